@@ -1,0 +1,1 @@
+"""Full waveform inversion on PyTorch Lightning: shot gathers in, velocity map out."""
