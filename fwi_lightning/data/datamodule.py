@@ -1,0 +1,249 @@
+"""The LightningDataModule: files, folds and loaders of one data set."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+
+from fwi_lightning.data.dataset import GathersDataset, read_velocity
+from fwi_lightning.data.files import Part, find_parts
+from fwi_lightning.data.folds import Block, assign_folds, rows_of_fold, split_table, write_split
+from fwi_lightning.data.npy import Maps
+from fwi_lightning.data.resume import ResumableLoader
+from fwi_lightning.data.sampler import EpochSampler, ShareSampler
+from fwi_lightning.errors import UserError
+from fwi_lightning.geology import FAMILIES
+from fwi_lightning.survey import OPENFWI, Survey
+
+
+class GathersDataModule(lightning.LightningDataModule):
+    """Gathers and velocity maps from files, divided into folds; one fold is held out for validation and test.
+
+    A batch is a dict of gathers (batch, shots, time, receivers) float32, velocity (batch, 1, depth, width)
+    float32 in m/s, family (batch,) and index (batch,) int64; see `GathersDataset`. A run resumed from any
+    checkpoint goes on with the sample that an uninterrupted one would have read; see `ResumableLoader`.
+
+    Attributes:
+        families: Names that `family` counts in: known families in the order of `FAMILIES`, then others by
+            name.
+        parts: The files.
+        blocks: The folds.
+        train_dataset: The samples to train on.
+        val_dataset: Those held out.
+        test_dataset: Those of `test_root`, or those held out.
+
+    Args:
+        root: Folder or file as `find_parts` reads it.
+        survey: The survey that recorded the gathers, or its attributes as a dict. Default: OpenFWI's.
+        folds: Number of folds. Default 5.
+        fold: The fold to hold out, from 0. Default 0.
+        batch_size: Samples per training step on one device. Default 16.
+        eval_batch_size: Samples at a time in validation and test. Default: `batch_size`.
+        num_workers: Processes that read ahead, for training and as many for validation; 0 reads in the main
+            one, which suffices for thousands of samples a second from a local disk. Default 0.
+        seed: Of folds and order. Default 0.
+        split: List of files to use, one pair a line. Default: all files.
+        test_root: Labelled data for the test instead of the held-out fold. Default: none.
+        drop_last: Whether to leave out an incomplete last batch in training. Default False.
+
+    Raises:
+        UserError: If a number is out of range; the data itself is looked at in `setup`.
+    """
+
+    # A validation set may be smaller than the number of devices; summed metrics do not mind an empty share.
+    allow_zero_length_dataloader_with_multiple_devices = True
+
+    def __init__(
+        self,
+        root: str,
+        survey: Survey | Mapping[str, Any] | None = None,
+        folds: int = 5,
+        fold: int = 0,
+        batch_size: int = 16,
+        eval_batch_size: int | None = None,
+        num_workers: int = 0,
+        seed: int = 0,
+        split: str | None = None,
+        test_root: str | None = None,
+        drop_last: bool = False,
+    ) -> None:
+        super().__init__()
+        self.survey = survey if isinstance(survey, Survey) else Survey(**survey) if survey else OPENFWI
+        self.save_hyperparameters(ignore=["survey"], logger=False)
+        self.hparams["survey"] = self.survey.to_dict()
+        self.root = Path(root)
+        self.split = split
+        self.test_root = test_root
+        self.folds, self.fold, self.seed = folds, fold, seed
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size or batch_size
+        self.num_workers = num_workers
+        self.drop_last = drop_last
+        for name, least in (("batch_size", 1), ("eval_batch_size", 1), ("num_workers", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name} must be at least {least}, got {getattr(self, name)}.")
+        self.families: list[str] = []
+        self.parts: list[Part] = []
+        self.blocks: list[Block] = []
+
+    def setup(self, stage: str | None = None) -> None:
+        """Scan the files and divide them into folds; a second call does nothing.
+
+        Args:
+            stage: Ignored: the scan reads headers only and serves every stage.
+
+        Raises:
+            UserError: As `find_parts`, `assign_folds` and `rows_of_fold`.
+        """
+        if self.parts:
+            return
+        parts = find_parts(self.root, self.split, self.survey)
+        tested = find_parts(self.test_root, survey=self.survey) if self.test_root else []
+        found = {part.family for part in parts + tested}
+        known = [family for family in FAMILIES if family in found]
+        self.families = known + sorted(found.difference(known))
+        self.blocks = assign_folds(parts, self.folds, self.seed)
+        kept, held = rows_of_fold(parts, self.blocks, self.fold)
+        self.train_dataset = GathersDataset(parts, kept, self.families)
+        self.val_dataset = GathersDataset(parts, held, self.families)
+        self.test_dataset = GathersDataset(tested, None, self.families) if tested else self.val_dataset
+        self.parts = parts
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Batches in an order that depends on seed and epoch alone.
+
+        Raises:
+            UserError: If `drop_last` leaves not a single batch.
+        """
+        ranks, rank = self._ranks()
+        sampler = EpochSampler(len(self.train_dataset), self.seed, ranks, rank)
+        if self.drop_last and len(sampler) < self.batch_size:
+            raise UserError(
+                f"batch_size={self.batch_size} is more than the {len(sampler)} training samples of a device, "
+                "and drop_last leaves out incomplete batches: lower batch_size or set drop_last=false."
+            )
+        loader = ResumableLoader(
+            self.train_dataset,
+            self.batch_size,
+            sampler=sampler,
+            drop_last=self.drop_last,
+            **self._reading(),
+        )
+        if self.trainer is not None:
+            # Lightning makes the first iterator, and workers read ahead, before it tells the sampler the
+            # epoch.
+            sampler.set_epoch(self.trainer.current_epoch)
+            loader.trainer = self.trainer
+        return loader
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """The held-out fold, each sample once on one of the devices."""
+        return self._eval_dataloader(self.val_dataset)
+
+    def test_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """The test set, each sample once on one of the devices."""
+        return self._eval_dataloader(self.test_dataset)
+
+    def _eval_dataloader(self, dataset: GathersDataset) -> DataLoader[dict[str, Any]]:
+        sampler = ShareSampler(len(dataset), *self._ranks())
+        return DataLoader(dataset, self.eval_batch_size, sampler=sampler, **self._reading())
+
+    def _ranks(self) -> tuple[int, int]:
+        """Number of devices and the number of this one."""
+        if self.trainer is None:
+            return 1, 0
+        return self.trainer.world_size, self.trainer.global_rank
+
+    def _reading(self) -> dict[str, Any]:
+        """Settings of all loaders."""
+        settings: dict[str, Any] = {
+            "num_workers": self.num_workers,
+            "pin_memory": torch.cuda.is_available(),
+        }
+        if self.num_workers > 0:
+            # A forked copy of a process in which a numba parallel region has run hangs. A server that was
+            # started clean can be forked, and does so faster than Python starts anew.
+            methods = multiprocessing.get_all_start_methods()
+            settings["multiprocessing_context"] = "forkserver" if "forkserver" in methods else "spawn"
+            settings["worker_init_fn"] = _start_worker
+            settings["persistent_workers"] = True  # a start takes seconds, an epoch may take less
+        return settings
+
+    def split_table(self) -> list[dict[str, Any]]:
+        """The folds as a table: part, first_row, last_row, family, fold."""
+        return split_table(self.parts, self.blocks)
+
+    def write_split(self, path: str | Path) -> None:
+        """Write the folds as CSV, usually split.csv in the run folder.
+
+        Raises:
+            UserError: If the file cannot be written.
+        """
+        write_split(Path(path), self.split_table())
+
+    @property
+    def family_counts(self) -> dict[str, int]:
+        """Number of training samples of each family."""
+        counts = dict.fromkeys(self.families, 0)
+        for block in self.blocks:
+            if block.fold != self.fold:
+                counts[self.parts[block.part].family] += block.stop - block.start
+        return counts
+
+    def training_velocities(self) -> Iterator[NDArray[np.float32]]:
+        """The training labels one after the other, file by file, each (1, depth, width) float32 in m/s."""
+        maps = Maps()
+        for block in self.blocks:
+            if block.fold != self.fold:
+                for row in range(block.start, block.stop):
+                    yield read_velocity(self.parts[block.part], row, maps)
+
+    def mean_velocity(self) -> NDArray[np.float32]:
+        """Mean of the training labels, (1, depth, width) float32 in m/s: the answer without any gathers."""
+        total = np.zeros((1, *self.survey.grid))
+        for velocity in self.training_velocities():
+            total += velocity
+        return (total / len(self.train_dataset)).astype(np.float32)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run must share with this one: Lightning keeps it in the checkpoint."""
+        return {
+            "folds": self.folds,
+            "fold": self.fold,
+            "seed": self.seed,
+            "training samples": len(self.train_dataset),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Refuse to go on training where held-out samples have been trained on before.
+
+        Raises:
+            UserError: If the folds differ from those of the checkpoint.
+        """
+        if self.trainer is None or self.trainer.state.fn != "fit":
+            return
+        for name, now in self.state_dict().items():
+            if state_dict.get(name, now) != now:
+                raise UserError(
+                    f"the checkpoint was trained with {name}={state_dict[name]}, this run has {now}: "
+                    "resume with the same data and folds, or start a new run from its weights."
+                )
+
+
+def _start_worker(number: int) -> None:
+    """One thread a worker: many workers with a thread a core each would fight over the cores."""
+    os.environ["NUMBA_NUM_THREADS"] = "1"
+    if "numba" in sys.modules:
+        import numba
+
+        numba.set_num_threads(1)

@@ -1,0 +1,159 @@
+"""Samples by number: gathers and velocity as tensors, read from the files as they lie."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from fwi_lightning.data.files import Part
+from fwi_lightning.data.npy import Maps
+from fwi_lightning.errors import UserError
+
+PLAUSIBLE = (100.0, 12000.0)
+"""Velocities that rock and water can have, m/s. Labels in km/s or scaled to [-1, 1] lie below."""
+
+
+class GathersDataset(Dataset[dict[str, Any]]):
+    """The samples of some parts, or of some rows of them.
+
+    An item is a dict of
+        gathers: (shots, time, receivers) float32 tensor,
+        velocity: (1, depth, width) float32 tensor in m/s, where the part has labels,
+        family: int, index into `families`,
+        index: int, number of the sample among all samples of the parts, the same whichever rows are chosen.
+
+    Attributes:
+        parts: The parts.
+        families: Names of the families.
+        rows: (samples,) int64, the global number of each sample.
+
+    Args:
+        parts: Parts as `find_parts` returns them; samples are numbered through them in this order.
+        rows: Global numbers of the samples to use, in the order wanted. Default: all.
+        families: Names that `family` counts in. Default: those of the parts, sorted.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        rows: Sequence[int] | NDArray[np.int64] | None = None,
+        families: Sequence[str] | None = None,
+    ) -> None:
+        self.parts = list(parts)
+        self.families = list(families) if families is not None else sorted({part.family for part in parts})
+        self._ends = list(accumulate(part.samples for part in self.parts))
+        self.rows = (
+            np.arange(self._ends[-1] if self._ends else 0) if rows is None else np.array(rows, np.int64)
+        )
+        self._family = {name: number for number, name in enumerate(self.families)}
+        self._maps = Maps()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Read one sample.
+
+        Raises:
+            UserError: If the file has gone or holds values that no gathers or velocity map can have.
+        """
+        part, row = self.locate(index)
+        item = {
+            "gathers": torch.from_numpy(read_gathers(part, row, self._maps)),
+            "family": self._family[part.family],
+            "index": int(self.rows[index]),
+        }
+        if part.velocity is not None:
+            item["velocity"] = torch.from_numpy(read_velocity(part, row, self._maps))
+        return item
+
+    def locate(self, index: int) -> tuple[Part, int]:
+        """The part that sample `index` of this dataset comes from, and its row in that part."""
+        number = int(self.rows[index])
+        position = bisect_right(self._ends, number)
+        part = self.parts[position]
+        return part, number - (self._ends[position] - part.samples)
+
+    def name(self, index: int) -> tuple[str, int]:
+        """Name of the part that sample `index` of this dataset comes from, and its row in that part."""
+        part, row = self.locate(index)
+        return part.name, row
+
+
+def read_gathers(part: Part, row: int, maps: Maps) -> NDArray[np.float32]:
+    """Read the gathers of one sample.
+
+    Args:
+        part: The part.
+        row: Row of the sample in the part.
+        maps: Open memory maps to use and add to.
+
+    Returns:
+        (shots, time, receivers) float32, an array of its own.
+
+    Raises:
+        UserError: If the file has gone, or the sample holds a value that is not finite.
+    """
+    gathers = np.array(_rows(part.gathers, maps, part.samples, part.shape)[row], dtype=np.float32)
+    if not np.isfinite(gathers).all():
+        raise UserError(
+            f"{part.gathers}, sample {row}, holds values that are not finite "
+            f"({_kinds(gathers)}): gathers must be finite numbers, mend or remove the sample."
+        )
+    return gathers
+
+
+def read_velocity(part: Part, row: int, maps: Maps) -> NDArray[np.float32]:
+    """Read the velocity map of one sample.
+
+    Args:
+        part: A part with labels.
+        row: Row of the sample in the part.
+        maps: Open memory maps to use and add to.
+
+    Returns:
+        (1, depth, width) float32 in m/s, an array of its own.
+
+    Raises:
+        UserError: If the part has no labels, the file has gone, or the map holds values that are not finite
+            or outside `PLAUSIBLE`.
+    """
+    if part.velocity is None:
+        raise UserError(f"{part.gathers} has no velocity labels: use data with labels.")
+    array = maps[part.velocity]
+    grid = tuple(length for length in array.shape if length != 1)[-2:]
+    velocity = np.array(_rows(part.velocity, maps, part.samples, (1, *grid))[row], dtype=np.float32)
+    if not np.isfinite(velocity).all():
+        raise UserError(
+            f"{part.velocity}, sample {row}, holds values that are not finite "
+            f"({_kinds(velocity)}): velocities must be finite numbers, mend or remove the sample."
+        )
+    least, most = float(velocity.min()), float(velocity.max())
+    if least < PLAUSIBLE[0] or most > PLAUSIBLE[1]:
+        raise UserError(
+            f"{part.velocity}, sample {row}, holds velocities from {least:g} to {most:g}: labels must be in "
+            f"m/s, {PLAUSIBLE[0]:g} to {PLAUSIBLE[1]:g} (not km/s, not scaled to [-1, 1]); convert them."
+        )
+    return velocity
+
+
+def _rows(path: Any, maps: Maps, samples: int, shape: tuple[int, ...]) -> NDArray[Any]:
+    """The array of a file as (samples, *shape), whatever axes of length one it was saved with."""
+    array = maps[path]
+    try:
+        return array.reshape(samples, *shape)
+    except ValueError:
+        raise UserError(
+            f"{path} has changed since the scan: it now has shape {array.shape}, start the command again."
+        ) from None
+
+
+def _kinds(array: NDArray[np.float32]) -> str:
+    return f"{int(np.isnan(array).sum())} NaN, {int(np.isinf(array).sum())} infinite"

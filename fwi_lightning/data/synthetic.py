@@ -1,0 +1,97 @@
+"""A data module that makes its own data: maps drawn, gathers simulated, on first use."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fwi_lightning.data.datamodule import GathersDataModule
+from fwi_lightning.data.writing import survey_settings, write_survey
+from fwi_lightning.geology import FAMILIES
+from fwi_lightning.survey import Survey
+
+
+class SyntheticDataModule(GathersDataModule):
+    """A simulated survey of the ten families, made on first use and reused after.
+
+    It lies in a folder of the cache whose name depends on all that decides its content, so that other
+    settings, or another version of geology or physics, make another survey and never mix with this one.
+
+    Args:
+        cache: Folder for the simulated surveys. Default "cache/surveys".
+        families: Families to draw. Default: all ten.
+        samples_per_family: Maps drawn of each family; 1.4 MB and about 0.1 s of two cores each. Default 100.
+        samples_per_file: Samples in a file; folds keep files together. Default 20.
+        survey_seed: Of the maps. Default 0.
+        survey: As `GathersDataModule`.
+        folds: As `GathersDataModule`.
+        fold: As `GathersDataModule`.
+        batch_size: As `GathersDataModule`.
+        eval_batch_size: As `GathersDataModule`.
+        num_workers: As `GathersDataModule`.
+        seed: As `GathersDataModule`; another seed draws no other maps.
+        test_root: As `GathersDataModule`.
+        drop_last: As `GathersDataModule`.
+
+    Raises:
+        UserError: If a number is out of range or a family unknown.
+    """
+
+    def __init__(
+        self,
+        cache: str = "cache/surveys",
+        families: Sequence[str] | None = None,
+        samples_per_family: int = 100,
+        samples_per_file: int = 20,
+        survey_seed: int = 0,
+        survey: Survey | Mapping[str, Any] | None = None,
+        folds: int = 5,
+        fold: int = 0,
+        batch_size: int = 16,
+        eval_batch_size: int | None = None,
+        num_workers: int = 0,
+        seed: int = 0,
+        test_root: str | None = None,
+        drop_last: bool = False,
+    ) -> None:
+        super().__init__(
+            root=cache,
+            survey=survey,
+            folds=folds,
+            fold=fold,
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            num_workers=num_workers,
+            seed=seed,
+            test_root=test_root,
+            drop_last=drop_last,
+        )
+        del self.hparams["root"], self.hparams["split"]
+        self.hparams.update(
+            cache=cache,
+            families=list(families or FAMILIES),
+            samples_per_family=samples_per_family,
+            samples_per_file=samples_per_file,
+            survey_seed=survey_seed,
+        )
+        self.drawing: dict[str, Any] = {
+            "families": list(families or FAMILIES),
+            "samples_per_family": samples_per_family,
+            "samples_per_file": samples_per_file,
+            "seed": survey_seed,
+            "survey": self.survey,
+        }
+        settings = survey_settings(**self.drawing)
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+        self.root = Path(cache) / f"{samples_per_family}x{len(settings['families'])}-{digest}"
+
+    def prepare_data(self) -> None:
+        """Simulate the survey, or what is missing of it. Lightning calls this in one process of each machine.
+
+        Raises:
+            UserError: As `write_survey`.
+        """
+        write_survey(self.root, **self.drawing)

@@ -1,0 +1,296 @@
+"""Writing a simulated survey in the layout of OpenFWI and Kaggle: whole files, resumable, with a manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fwi_lightning.data.progress import Progress
+from fwi_lightning.errors import UserError
+from fwi_lightning.geology import FAMILIES, draw
+from fwi_lightning.physics import simulate
+from fwi_lightning.survey import OPENFWI, Survey
+
+MAPS_VERSION = 1
+"""Increase when `geology.draw` or `physics.simulate` gives other numbers: caches are then made anew."""
+
+FAULT_NUMBERS = {"A": (2, 4, 3), "B": (6, 8, 7)}
+"""First number in the names of the fault families' files; two files are named as Kaggle's two."""
+
+MANIFEST = "manifest.json"
+
+
+def write_survey(
+    output: str | Path,
+    families: Sequence[str] = FAMILIES,
+    samples_per_family: int = 500,
+    samples_per_file: int = 500,
+    seed: int = 0,
+    survey: Survey = OPENFWI,
+    batch: int = 8,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Draw velocity maps, simulate their gathers and write both.
+
+    Families take turns, so that a run that is stopped has some of each. A run that is repeated with the same
+    settings goes on after the files that are whole; one with other settings is refused. Of each pair of files
+    either both are there and whole or neither, also after a stop. A second run at the same time waits for the
+    first.
+
+    Args:
+        output: Folder to write to; made if missing.
+        families: Families to draw. Default: all ten.
+        samples_per_family: Maps of each family, at least 1. Default 500.
+        samples_per_file: Samples in a file, at least 1; a family's last file may have fewer. Default 500.
+        seed: Of the maps, 0 or more. Default 0.
+        survey: The survey to simulate; its grid is that of the maps. Default OPENFWI.
+        batch: Samples simulated at a time; memory grows with it. Default 8.
+        on_progress: Called with samples done and samples in all after each batch. Default: a bar on a
+            terminal, otherwise a line now and then.
+
+    Returns:
+        The folder.
+
+    Raises:
+        UserError: If a number is out of range, a family unknown, or the folder cannot be written, holds a
+            survey with other settings or files that are no survey of ours.
+    """
+    output = Path(output)
+    settings = survey_settings(families, samples_per_family, samples_per_file, seed, survey)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        with _locked(output):
+            return _write(output, settings, survey, batch, on_progress)
+    except OSError as error:
+        raise UserError(
+            f"{output} cannot be written ({error.strerror or error}): choose a folder you may write to, "
+            "on a disk with space."
+        ) from None
+
+
+def survey_settings(
+    families: Sequence[str], samples_per_family: int, samples_per_file: int, seed: int, survey: Survey
+) -> dict[str, Any]:
+    """All that decides the content of a simulated survey, as plain numbers, after checking it.
+
+    Raises:
+        UserError: If a number is out of range or a family unknown.
+    """
+    numbers = {"samples_per_family": samples_per_family, "samples_per_file": samples_per_file, "seed": seed}
+    for name, number in numbers.items():
+        least = 0 if name == "seed" else 1
+        if number < least:
+            raise UserError(f"{name} must be at least {least}, got {number}.")
+    unknown = [family for family in families if family not in FAMILIES]
+    if unknown or not families:
+        raise UserError(
+            f"families must be some of {', '.join(FAMILIES)}, got {unknown[0] if unknown else 'none'}."
+        )
+    chosen = [family for family in FAMILIES if family in families]
+    return {"families": chosen} | numbers | {"maps_version": MAPS_VERSION, "survey": survey.to_dict()}
+
+
+def _write(
+    output: Path,
+    settings: dict[str, Any],
+    survey: Survey,
+    batch: int,
+    on_progress: Callable[[int, int], None] | None,
+) -> Path:
+    """Write the parts that are missing."""
+    manifest = _open_manifest(output, settings)
+    for leftover in output.rglob(".*.part"):
+        leftover.unlink()
+    plan = list(_plan(settings))
+    missing = [part for part in plan if not _is_whole(output, manifest["parts"].get(part["gathers"]))]
+    total = sum(part["samples"] for part in plan)
+    done = total - sum(part["samples"] for part in missing)
+    if not missing:
+        return output
+    with Progress(f"simulating {output}", done, total, on_progress) as progress:
+        for part in missing:
+            manifest["parts"][part["gathers"]] = _write_part(
+                output, part, settings["seed"], survey, batch, progress
+            )
+            _save_manifest(output, manifest)
+    return output
+
+
+def _plan(settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The parts in the order of writing: the first of every family, then the second."""
+    count, size = settings["samples_per_family"], settings["samples_per_file"]
+    for number, start in enumerate(range(0, count, size)):
+        for family in settings["families"]:
+            gathers, velocity = part_names(family, number)
+            yield {
+                "family": family,
+                "start": start,
+                "samples": min(size, count - start),
+                "gathers": gathers,
+                "velocity": velocity,
+            }
+
+
+def part_names(family: str, number: int) -> tuple[str, str]:
+    """Paths of a family's part, as in OpenFWI.
+
+    Args:
+        family: The family.
+        number: Number of the part in its family, from 0.
+
+    Returns:
+        Paths of gathers and velocity relative to the data set's root.
+    """
+    if "Fault" in family:
+        firsts = FAULT_NUMBERS[family[-1]]
+        word = f"{firsts[number % len(firsts)]}_1_{number // len(firsts)}"
+        return f"{family}/seis{word}.npy", f"{family}/vel{word}.npy"
+    return f"{family}/data/data{number + 1}.npy", f"{family}/model/model{number + 1}.npy"
+
+
+def _write_part(
+    output: Path, part: dict[str, Any], seed: int, survey: Survey, batch: int, progress: Progress
+) -> dict[str, Any]:
+    """Draw, simulate and write one pair of files; returns its entry in the manifest."""
+    samples = part["samples"]
+    shapes = {"gathers": (samples, *survey.gathers_shape), "velocity": (samples, 1, *survey.grid)}
+    files = {name: _PartFile(output / part[name], shape) for name, shape in shapes.items()}
+    try:
+        for first in range(0, samples, batch):
+            count = min(batch, samples - first)
+            velocity = draw(part["family"], count, seed, start=part["start"] + first, shape=survey.grid)
+            files["velocity"].append(velocity)
+            with torch.no_grad():
+                gathers = simulate(torch.from_numpy(velocity[:, 0]), survey)
+            files["gathers"].append(gathers.numpy())
+            progress.advance(count)
+        sums = {f"{name}_sha256": file.finish() for name, file in files.items()}
+        for file in files.values():
+            file.publish()
+    except BaseException:  # Ctrl-C as well: nothing half-written stays
+        for file in files.values():
+            file.discard()
+        raise
+    return part | sums | {f"{name}_bytes": (output / part[name]).stat().st_size for name in files}
+
+
+class _PartFile:
+    """A .npy file under a temporary name that gets its own when it is whole."""
+
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self.temporary = path.with_name(f".{path.name}.part")
+        self.sum = hashlib.sha256()
+        # Plain writes, not a memory map: a full disk then raises an error instead of killing the process.
+        self.file = self.temporary.open("w+b")
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self.file, header)
+        self.file.seek(0)
+        self.sum.update(self.file.read())
+
+    def append(self, array: NDArray[np.float32]) -> None:
+        """Write the next samples."""
+        data = np.ascontiguousarray(array, dtype="<f4").data.cast("B")
+        self.sum.update(data)
+        self.file.write(data)
+
+    def finish(self) -> str:
+        """Bring the file to the disk; returns its SHA-256 as text."""
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.file.close()
+        return self.sum.hexdigest()
+
+    def publish(self) -> None:
+        """Give the file its own name."""
+        self.temporary.replace(self.path)
+
+    def discard(self) -> None:
+        """Remove the file, under whichever name."""
+        self.file.close()
+        self.temporary.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
+
+
+def _is_whole(output: Path, entry: dict[str, Any] | None) -> bool:
+    """Whether both files of a part are there with the size that the manifest gives."""
+    if entry is None:
+        return False
+    try:
+        return all(
+            (output / entry[name]).stat().st_size == entry[f"{name}_bytes"]
+            for name in ("gathers", "velocity")
+        )
+    except FileNotFoundError:
+        return False
+
+
+def _open_manifest(output: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The manifest of the survey in the folder, begun if there is none."""
+    path = output / MANIFEST
+    if not path.exists():
+        foreign = next((file for file in output.rglob("*.npy")), None)
+        if foreign is not None:
+            raise UserError(
+                f"{output} holds files that were not simulated here, such as {foreign}: choose another."
+            )
+        manifest = {
+            "package_version": importlib.metadata.version("fwi-lightning"),
+            "settings": settings,
+            "parts": {},
+        }
+        _save_manifest(output, manifest)
+        return manifest
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        before = manifest["settings"]
+        manifest["parts"].get("")
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{path} is no manifest of a simulated survey: choose another folder.") from None
+    for name, now in settings.items():
+        if before.get(name) != now:
+            raise UserError(
+                f"{output} holds a survey {_other(name, before.get(name), now)}: choose another folder."
+            )
+    return manifest
+
+
+def _other(name: str, before: Any, now: Any) -> str:
+    """The difference between two values of a setting, in words; of a survey, its first one."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        name = next(key for key in {**now, **before} if before.get(key) != now.get(key))
+        before, now = before.get(name), now.get(name)
+    return f"with {name}={before}, not {now}"
+
+
+def _save_manifest(output: Path, manifest: dict[str, Any]) -> None:
+    """Write the manifest, whole or not at all."""
+    temporary = output / f".{MANIFEST}.part"
+    temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(output / MANIFEST)
+
+
+@contextmanager
+def _locked(output: Path) -> Iterator[None]:
+    """Let one process at a time write into the folder; the system frees the lock of a killed one."""
+    with (output / ".lock").open("w") as file:
+        with suppress(ImportError):  # no fcntl on Windows
+            import fcntl
+
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                print(f"waiting for another process that is writing {output}", flush=True)
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield
