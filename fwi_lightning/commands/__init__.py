@@ -1,0 +1,112 @@
+"""What train.py, predict.py and `python -m fwi_lightning COMMAND` call."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import re
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import hydra
+from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from fwi_lightning.errors import UserError
+
+COMMANDS = {
+    "train": ("fwi_lightning.commands.train", "train a model, test its best checkpoint, write the report"),
+    "predict": ("fwi_lightning.commands.predict", "velocity maps of recorded gathers"),
+    "simulate": ("fwi_lightning.commands.simulate", "write a survey of drawn maps and their gathers"),
+    "geology": ("fwi_lightning.commands.geology", "contact sheet and statistics of drawn or recorded maps"),
+}
+"""Name of each command: the module whose `main(config)` does it, and what it does."""
+
+PACKAGE = Path(__file__).resolve().parent.parent
+CONF = next(folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if folder.is_dir())
+"""The configuration: beside the package in a checkout, inside it in an installed wheel."""
+
+
+def run(command: str) -> None:
+    """Run a command with the settings of `conf/COMMAND.yaml` and of the command line.
+
+    A mistake of the user's ends with one sentence and exit code 1, an interruption with code 130; anything else is a
+    defect of ours and shows its traceback.
+
+    Args:
+        command: A name in `COMMANDS`.
+    """
+    _register_resolvers()
+    # Hydra would print its own kind of message and swallow the exception.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+
+    @hydra.main(version_base="1.3", config_path=str(CONF), config_name=command)
+    def entry(config: DictConfig) -> None:
+        importlib.import_module(COMMANDS[command][0]).main(config)
+
+    try:
+        entry()
+    except UserError as error:
+        _fail(str(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        _fail(explain(error, command))
+    except KeyboardInterrupt:
+        print("stopped.", file=sys.stderr)
+        sys.exit(130)
+
+
+def explain(error: Exception, command: str) -> str:
+    """A sentence for what Hydra says about a wrong setting, with the settings that there are."""
+    text = str(error).strip()
+    if isinstance(error, OverrideParseException):
+        return f"{text.splitlines()[0]} in {error.override!r}: settings are written key=value."
+    unknown = re.search(r"Could not override '([^']+)'", text)
+    if unknown and isinstance(error, ConfigCompositionException):
+        key = unknown[1]
+        known = _known_keys(command, key)
+        nearest = difflib.get_close_matches(key, known, n=1)
+        hint = f" Did you mean {nearest[0]}?" if nearest else ""
+        return f"there is no setting {key!r}.{hint} There are: {', '.join(known)}."
+    missing = re.search(r"Missing mandatory value: (\S+)", text)
+    if missing:
+        return f"{missing[1]} is needed: add {missing[1]}=... to the command."
+    return " ".join(line.strip() for line in text.splitlines() if line.strip() and "HYDRA_FULL_ERROR" not in line)
+
+
+def _known_keys(command: str, key: str) -> list[str]:
+    """The settings on the level of a dotted key, from the command's own defaults."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        node = hydra.compose(command)
+    parent = key.rpartition(".")[0]
+    found = OmegaConf.select(node, parent) if parent else node
+    if not isinstance(found, DictConfig):
+        parent, found = "", node
+    return [f"{parent}.{name}" if parent else str(name) for name in found]
+
+
+def _fail(sentence: str) -> NoReturn:
+    print(f"error: {sentence}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _register_resolvers() -> None:
+    """Functions for the configuration files: `${columns:70}` counts, `${run_folder:...}` finds a run's folder."""
+    OmegaConf.register_new_resolver("columns", lambda count: list(range(count)), replace=True)
+    OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+
+
+def run_folder(ckpt: str | None, fresh: str) -> str:
+    """The folder of a run: that of the checkpoint to go on from, else a fresh one.
+
+    Args:
+        ckpt: RUN/checkpoints/NAME.ckpt, or None.
+        fresh: Folder for a new run.
+    """
+    if ckpt:
+        folder = Path(ckpt).parent
+        if folder.name == "checkpoints" and folder.is_dir():
+            return str(folder.parent)
+    return fresh

@@ -1,0 +1,66 @@
+"""`python -m fwi_lightning geology`: look at velocity maps, drawn or recorded, and compare their statistics."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from fwi_lightning.commands.folders import writable_folder
+from fwi_lightning.data import find_parts, read_velocities
+from fwi_lightning.errors import UserError
+from fwi_lightning.figures.maps import contact_sheet
+from fwi_lightning.geology import FAMILIES, draw, summarise
+
+SHOWN = ("distinct_values", "layers_per_column", "layer_thickness", "jump", "drop_share", "monotone_columns", "throw")
+"""Statistics that the terminal shows; statistics.csv holds all."""
+
+
+def main(config: DictConfig) -> None:
+    """Write contact_sheet.png and statistics.csv.
+
+    Args:
+        config: conf/geology.yaml.
+
+    Raises:
+        UserError: If a number is out of range, or the input cannot be read.
+    """
+    if config.maps < 1 or config.columns < 1:
+        raise UserError(f"maps and columns must be at least 1, got {config.maps} and {config.columns}.")
+    folder = writable_folder(config.output)
+    names = list(config.families) if config.families else list(FAMILIES)
+    maps = {f"{name}": draw(name, config.maps, config.seed) for name in names}
+    if config.input is not None:
+        maps |= _recorded(Path(config.input), config.maps)
+    sheet = contact_sheet({name: stack[: config.columns] for name, stack in maps.items()}, columns=config.columns)
+    sheet.savefig(folder / "contact_sheet.png", dpi=120)
+    rows = summarise(maps)
+    with (folder / "statistics.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    Console().print(_table(rows))
+    print(f"{folder / 'contact_sheet.png'}\n{folder / 'statistics.csv'}")
+
+
+def _recorded(root: Path, most: int) -> dict[str, NDArray[np.float32]]:
+    """At most `most` maps of every family found, under "<family> (recorded)"."""
+    maps: dict[str, list[NDArray[np.float32]]] = {}
+    for part in find_parts(root):
+        stacks = maps.setdefault(f"{part.family} (recorded)", [])
+        room = most - sum(map(len, stacks))
+        if room > 0:
+            stacks.append(read_velocities(part, room))
+    return {family: np.concatenate(stacks) for family, stacks in maps.items()}
+
+
+def _table(rows: list[dict[str, str | float]]) -> Table:
+    table = Table("family", "maps", *SHOWN, title="mean over the maps")
+    for row in rows:
+        table.add_row(str(row["family"]), str(row["maps"]), *(f"{row[name]:.2f}" for name in SHOWN))
+    return table

@@ -1,0 +1,102 @@
+"""From configuration to objects: `build` is the only place where that happens."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from fwi_lightning.errors import UserError
+
+ALLOWED_PREFIXES = (
+    "fwi_lightning.",
+    "lightning.pytorch.",
+    "torch.nn.",
+    "torch.optim.",
+    "torchmetrics.",
+)
+"""Where the classes named by `_target_` may live. A configuration inside a checkpoint is foreign input."""
+
+
+def plain(config: Any) -> Any:
+    """A configuration as plain dicts, lists and numbers, interpolations resolved: what checkpoints may hold."""
+    if isinstance(config, DictConfig | ListConfig):
+        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    return config
+
+
+def build(config: Any, **extra: Any) -> Any:
+    """Build the object that a configuration describes.
+
+    Args:
+        config: A mapping with `_target_`, the dotted name of a class, and its arguments. Mappings and lists inside
+            it are built first; whatever has no `_target_` arrives as a plain dict, list or number.
+        **extra: Arguments that the configuration cannot know; they win over those in it.
+
+    Returns:
+        The object; for a configuration without `_target_`, its plain value.
+
+    Raises:
+        UserError: If a target is not a class under `ALLOWED_PREFIXES`, or does not take the arguments given.
+    """
+    config = plain(config)
+    if isinstance(config, list | tuple):
+        return [build(value) for value in config]
+    if not isinstance(config, Mapping):
+        return config
+    arguments = {key: build(value) for key, value in config.items() if key != "_target_"} | extra
+    if "_target_" not in config:
+        return arguments
+    target = find_class(config["_target_"])
+    _check_arguments(target, arguments)
+    return target(**arguments)
+
+
+def find_class(name: Any) -> type:
+    """The class of a dotted name.
+
+    Args:
+        name: For example "fwi_lightning.models.ShallowUNet".
+
+    Returns:
+        The class.
+
+    Raises:
+        UserError: If it is not a class that lives under `ALLOWED_PREFIXES`.
+    """
+    if not (isinstance(name, str) and name.startswith(ALLOWED_PREFIXES)):
+        raise UserError(f"_target_ {name!r} is not allowed: it must be a class under {_allowed()}.")
+    module, _, attribute = name.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError):
+        raise UserError(f"_target_ {name!r} does not exist: correct the name in the configuration.") from None
+    # The name alone proves nothing: a module also holds whatever it imported from elsewhere.
+    if not (inspect.isclass(found) and f"{found.__module__}.".startswith(ALLOWED_PREFIXES)):
+        raise UserError(f"_target_ {name!r} is not a class of {_allowed()}.")
+    return found
+
+
+def _allowed() -> str:
+    return ", ".join(prefix.rstrip(".") for prefix in ALLOWED_PREFIXES)
+
+
+def _check_arguments(target: type, arguments: Mapping[str, Any]) -> None:
+    """Say which argument is unknown or missing before Python does, with the names that exist."""
+    signature = inspect.signature(target)
+    kinds = {parameter.kind for parameter in signature.parameters.values()}
+    known = list(signature.parameters)
+    if inspect.Parameter.VAR_KEYWORD not in kinds:
+        for name in arguments:
+            if name not in known:
+                nearest = difflib.get_close_matches(name, known, n=1)
+                hint = f" Did you mean {nearest[0]}?" if nearest else ""
+                raise UserError(f"{target.__name__} has no setting {name!r}.{hint} It has: {', '.join(known)}.")
+    for name, parameter in signature.parameters.items():
+        named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        if named and parameter.default is parameter.empty and name not in arguments:
+            raise UserError(f"{target.__name__} needs the setting {name!r}: add it to the configuration.")

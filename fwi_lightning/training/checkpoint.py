@@ -1,0 +1,74 @@
+"""From a checkpoint file to a model that predicts."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import torch
+
+from fwi_lightning.config import build
+from fwi_lightning.errors import UserError
+from fwi_lightning.models import VelocityModel
+
+PREFIX = "model."
+"""Where the model's weights stand in the state of `InversionModule`."""
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The contents of a checkpoint of this project, without running any code that it may carry.
+
+    Args:
+        path: File written by a training run, such as `runs/.../checkpoints/best.ckpt`.
+
+    Returns:
+        Lightning's dict, with at least "state_dict" and "hyper_parameters".
+
+    Raises:
+        UserError: If the file is missing, is not a checkpoint, or is one of another program.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} is not a file: give ckpt= the path of a checkpoint, such as RUN/checkpoints/best.ckpt.")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, BadZipFile, KeyError, ValueError) as error:
+        raise UserError(
+            f"{path} is not a checkpoint that can be read: give ckpt= a file that train.py wrote, such as "
+            "RUN/checkpoints/best.ckpt."
+        ) from error
+    parameters = checkpoint.get("hyper_parameters", {}) if isinstance(checkpoint, dict) else {}
+    if not {"model", "survey"} <= set(parameters) or "state_dict" not in checkpoint:
+        raise UserError(f"{path} is a checkpoint of another program: give ckpt= a file that train.py wrote.")
+    return checkpoint
+
+
+def load_model(path: str | Path, device: str | torch.device = "cpu") -> VelocityModel:
+    """The model of a checkpoint, ready to predict.
+
+    Args:
+        path: File written by a training run.
+        device: Where the model shall live. Default "cpu".
+
+    Returns:
+        The model in evaluation mode; `model.predict(gathers)` gives velocity in m/s.
+
+    Raises:
+        UserError: If the file is missing or is not a checkpoint of this project.
+    """
+    checkpoint = read_checkpoint(path)
+    parameters = checkpoint["hyper_parameters"]
+    model: VelocityModel = build(parameters["model"], survey=parameters["survey"])
+    weights = {
+        key.removeprefix(PREFIX): value
+        for key, value in checkpoint["state_dict"].items()
+        if key.startswith(PREFIX)
+    }
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise UserError(f"{path} does not fit the model that it names ({reason}): it was changed or cut.") from error
+    return model.eval().to(device)

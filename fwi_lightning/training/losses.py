@@ -1,0 +1,23 @@
+"""What training minimises."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from fwi_lightning.models import normalise_velocity
+
+
+class L1Loss(nn.Module):
+    """Mean absolute error of the velocity on the label scale (1500..4500 m/s to [-1, 1]).
+
+    Args:
+        weight: Factor. Default 1: a loss of 0.1 is then an MAE of 150 m/s.
+    """
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, prediction: Tensor, truth: Tensor) -> Tensor:
+        """Two velocities (batch, 1, depth, width) in m/s to a scalar."""
+        return self.weight * (normalise_velocity(prediction) - normalise_velocity(truth)).abs().mean()

@@ -1,0 +1,191 @@
+"""How good a velocity map is: MAE, RMSE, SSIM and boundary IoU, per sample, per family and overall."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torchmetrics import Metric
+
+from fwi_lightning.models import normalise_velocity
+
+BOUNDARY_JUMP = 100.0
+"""m/s between two neighbouring cells that make a boundary. It lies above the slope of a map without layers (Style_A:
+31 m/s a cell of trend, 52 m/s rms of texture) and below nearly all jumps between the layers of the other families."""
+
+BOUNDARY_TOLERANCE = 1
+"""Cells by which a predicted boundary may miss the true one."""
+
+SCORES = ("mae", "rmse", "ssim", "boundary_iou")
+"""Names of the scores, in the order of tables."""
+
+
+def structural_similarity(prediction: Tensor, truth: Tensor) -> Tensor:
+    """SSIM as published for OpenFWI: labels scaled to [0, 1], Gaussian window of 11 cells, zeros outside the map.
+
+    The benchmark scales labels to [-1, 1], computes x / 2 + 0.5 for both maps and takes Wang et al. (2004,
+    doi:10.1109/TIP.2003.819861) with sigma 1.5, K1 = 0.01, K2 = 0.03 and a range of 1; the map is averaged with its
+    zero-padded rim.
+
+    Args:
+        prediction: (batch, 1, depth, width) in m/s.
+        truth: The same shape, m/s.
+
+    Returns:
+        (batch,) between -1 and 1; 1 for equal maps.
+    """
+    x, y = (normalise_velocity(v.double()) / 2 + 0.5 for v in (prediction, truth))
+    offsets = torch.arange(11, dtype=x.dtype, device=x.device) - 5
+    profile = torch.exp(-(offsets**2) / (2 * 1.5**2))
+    profile = profile / profile.sum()
+
+    def smooth(image: Tensor) -> Tensor:
+        image = functional.conv2d(image, profile.view(1, 1, 11, 1), padding=(5, 0))
+        return functional.conv2d(image, profile.view(1, 1, 1, 11), padding=(0, 5))
+
+    mean_x, mean_y = smooth(x), smooth(y)
+    variance_x, variance_y = smooth(x * x) - mean_x**2, smooth(y * y) - mean_y**2
+    covariance = smooth(x * y) - mean_x * mean_y
+    c1, c2 = 0.01**2, 0.03**2
+    similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
+    similarity = similarity / ((mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2))
+    return similarity.mean(dim=(1, 2, 3))
+
+
+def boundaries(velocity: Tensor) -> Tensor:
+    """Cells at a jump: velocity differs by more than `BOUNDARY_JUMP` from one of the four neighbours.
+
+    Args:
+        velocity: (..., depth, width) in m/s.
+
+    Returns:
+        (..., depth, width) bool. Both cells beside a jump are marked.
+    """
+    marked = torch.zeros(velocity.shape, dtype=torch.bool, device=velocity.device)
+    down = (velocity[..., 1:, :] - velocity[..., :-1, :]).abs() > BOUNDARY_JUMP
+    right = (velocity[..., :, 1:] - velocity[..., :, :-1]).abs() > BOUNDARY_JUMP
+    marked[..., 1:, :] |= down
+    marked[..., :-1, :] |= down
+    marked[..., :, 1:] |= right
+    marked[..., :, :-1] |= right
+    return marked
+
+
+def boundary_overlap(prediction: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """Intersection and union of predicted and true boundaries, in cells, with a tolerance.
+
+    A predicted boundary cell is a hit if a true one lies within `BOUNDARY_TOLERANCE` cells, and the other way round.
+    The intersection is the mean of both hit counts; the union adds the cells of either side without a partner. The
+    idea joins the Boundary IoU of Cheng et al. (2021, arXiv:2103.16562) and the distance tolerance of boundary
+    benchmarks (Martin et al., 2004, doi:10.1109/TPAMI.2004.1273918).
+
+    Args:
+        prediction: (batch, 1, depth, width) in m/s.
+        truth: The same shape, m/s.
+
+    Returns:
+        Two tensors (batch,). Both are zero where neither map has a boundary.
+    """
+    predicted, true = boundaries(prediction), boundaries(truth)
+    window = 2 * BOUNDARY_TOLERANCE + 1
+
+    def widen(mask: Tensor) -> Tensor:
+        return functional.max_pool2d(mask.float(), window, stride=1, padding=BOUNDARY_TOLERANCE) > 0
+
+    cells = (1, 2, 3)
+    hits_predicted = (predicted & widen(true)).sum(cells)
+    hits_true = (true & widen(predicted)).sum(cells)
+    intersection = (hits_predicted + hits_true) / 2
+    union = intersection + (predicted.sum(cells) - hits_predicted) + (true.sum(cells) - hits_true)
+    return intersection, union
+
+
+def score_samples(prediction: Tensor, truth: Tensor) -> dict[str, Tensor]:
+    """Every score of every sample.
+
+    Args:
+        prediction: (batch, 1, depth, width) in m/s.
+        truth: The same shape, m/s.
+
+    Returns:
+        `SCORES` to tensors (batch,): mae and rmse in m/s, ssim and boundary_iou without unit. Two maps without any
+        boundary agree: boundary_iou 1.
+    """
+    error = (prediction - truth).double()
+    intersection, union = boundary_overlap(prediction, truth)
+    return {
+        "mae": error.abs().mean(dim=(1, 2, 3)),
+        "rmse": error.square().mean(dim=(1, 2, 3)).sqrt(),
+        "ssim": structural_similarity(prediction, truth),
+        "boundary_iou": torch.where(union > 0, intersection / union.clamp_min(1), 1.0),
+    }
+
+
+class VelocityScores(Metric):
+    """The scores per family and overall, from sums alone: batches and processes may come in any order.
+
+    MAE and SSIM are means over samples, RMSE is the root of the mean square over all cells, boundary IoU divides the
+    summed intersection by the summed union.
+
+    Args:
+        families: Names of the families, in the order of their numbers.
+    """
+
+    full_state_update = False
+    is_differentiable = False
+    samples: Tensor
+    mae: Tensor
+    square: Tensor
+    ssim: Tensor
+    intersection: Tensor
+    union: Tensor
+
+    def __init__(self, families: Sequence[str]) -> None:
+        super().__init__()
+        self.families = tuple(families)
+        for name in ("samples", "mae", "square", "ssim", "intersection", "union"):
+            zeros = torch.zeros(len(self.families), dtype=torch.float64)
+            self.add_state(name, default=zeros, dist_reduce_fx="sum")
+
+    def update(self, prediction: Tensor, truth: Tensor, family: Tensor) -> None:
+        """Add a batch: two maps (batch, 1, depth, width) in m/s and the number of each sample's family (batch,)."""
+        scores = score_samples(prediction, truth)
+        intersection, union = boundary_overlap(prediction, truth)
+        additions = {
+            "samples": torch.ones_like(scores["mae"]),
+            "mae": scores["mae"],
+            "square": scores["rmse"].square(),
+            "ssim": scores["ssim"],
+            "intersection": intersection,
+            "union": union,
+        }
+        for name, values in additions.items():
+            getattr(self, name).index_add_(0, family, values.double())
+
+    def compute(self) -> dict[str, Tensor]:
+        """The overall scores, by the names of `SCORES`."""
+        return self._scores({name: getattr(self, name).sum() for name in self._defaults})
+
+    def per_family(self) -> dict[str, dict[str, float]]:
+        """Scores and number of samples of every family that has any, by family name."""
+        table = {}
+        with self.sync_context():  # under DDP the sums of all processes, as in `compute`
+            for number, family in enumerate(self.families):
+                sums = {name: getattr(self, name)[number] for name in self._defaults}
+                if sums["samples"] > 0:
+                    scores = {name: value.item() for name, value in self._scores(sums).items()}
+                    table[family] = {"samples": int(sums["samples"])} | scores
+        return table
+
+    @staticmethod
+    def _scores(sums: dict[str, Tensor]) -> dict[str, Tensor]:
+        count = sums["samples"].clamp_min(1)
+        none = sums["union"] == 0
+        return {
+            "mae": sums["mae"] / count,
+            "rmse": (sums["square"] / count).sqrt(),
+            "ssim": sums["ssim"] / count,
+            "boundary_iou": torch.where(none, 1.0, sums["intersection"] / sums["union"].clamp_min(1)),
+        }

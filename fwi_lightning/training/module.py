@@ -1,0 +1,113 @@
+"""The LightningModule: a model, its loss, its optimiser, and the scores in m/s."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+
+from fwi_lightning.config import build, find_class
+from fwi_lightning.training.metrics import SCORES, VelocityScores, score_samples
+
+Batch = Mapping[str, Tensor]
+
+
+class InversionModule(lightning.LightningModule):
+    """Trains one model on gathers and velocity maps. Its checkpoint alone rebuilds it.
+
+    Args:
+        model: Configuration of the model, with `_target_`.
+        survey: The survey as a dict.
+        loss: Configuration of the loss.
+        optimizer: Configuration of the optimiser.
+        scheduler: Configuration of the learning-rate schedule, stepped after every batch; None keeps the rate.
+        families: Names of the families, in the order of the numbers in a batch.
+
+    Raises:
+        UserError: If a configuration names something unknown.
+    """
+
+    def __init__(
+        self,
+        model: dict[str, Any],
+        survey: dict[str, Any],
+        loss: dict[str, Any],
+        optimizer: dict[str, Any],
+        scheduler: dict[str, Any] | None,
+        families: Sequence[str],
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.model = build(model, survey=survey)
+        self.loss = build(loss)
+        self.val_scores = VelocityScores(families)
+        self.test_scores = VelocityScores(families)
+        self.sample_scores: list[dict[str, float]] = []
+
+    def forward(self, gathers: Tensor) -> Tensor:
+        """Gathers (batch, shots, time, receivers) to velocity (batch, 1, depth, width) in m/s."""
+        return self.model(gathers)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of a batch."""
+        loss = self.loss(self(batch["gathers"]), batch["velocity"])
+        self.log("train/loss", loss, on_step=True, on_epoch=False, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add a batch to the validation scores."""
+        self.val_scores.update(self(batch["gathers"]), batch["velocity"], batch["family"])
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores, overall and the MAE of every family."""
+        self._log_scores("val", self.val_scores)
+        self.val_scores.reset()
+
+    def on_test_epoch_start(self) -> None:
+        """Forget an earlier test."""
+        self.test_scores.reset()
+        self.sample_scores = []
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add a batch to the test scores and keep every sample's own."""
+        prediction = self(batch["gathers"])
+        self.test_scores.update(prediction, batch["velocity"], batch["family"])
+        scores = score_samples(prediction, batch["velocity"])
+        for row, index in enumerate(batch["index"].tolist()):
+            self.sample_scores.append({"index": index} | {name: scores[name][row].item() for name in SCORES})
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test scores."""
+        self._log_scores("test", self.test_scores)
+
+    def _log_scores(self, stage: str, scores: VelocityScores) -> None:
+        self.log_dict({f"{stage}/{name}": value for name, value in scores.compute().items()}, prog_bar=True)
+        for family, row in scores.per_family().items():
+            self.log(f"{stage}/mae/{family}", row["mae"])
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser, without weight decay on biases and norms, and its schedule by the step."""
+        weights = [p for p in self.parameters() if p.requires_grad and p.ndim > 1]
+        others = [p for p in self.parameters() if p.requires_grad and p.ndim <= 1]
+        groups = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
+        optimizer = build(self.hparams["optimizer"], params=groups)
+        config = self.hparams["scheduler"]
+        if config is None:
+            return optimizer
+        known = inspect.signature(find_class(config["_target_"])).parameters
+        steps = {"total_steps": int(self.trainer.estimated_stepping_batches)} if "total_steps" in known else {}
+        scheduler = build(config, optimizer=optimizer, **steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the state of the random numbers: dropout goes on where it was."""
+        checkpoint["rng_state"] = torch.get_rng_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the state of the random numbers."""
+        if "rng_state" in checkpoint:
+            torch.set_rng_state(checkpoint["rng_state"].cpu())
