@@ -2,18 +2,127 @@
 
 from __future__ import annotations
 
-import csv
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import lightning
-import numpy as np
+import rich
 import torch
-from numpy.typing import NDArray
 from omegaconf import DictConfig
-from rich.console import Console
 
-from fwi_lightning.data import GathersDataModule
+from fwi_lightning.commands.environment import environment
+from fwi_lightning.config import plain
+from fwi_lightning.data import GathersDataModule, GathersDataset
+from fwi_lightning.data.dataset import read_velocity
+from fwi_lightning.data.npy import Maps
+from fwi_lightning.report.example import Example
+from fwi_lightning.report.run import RunReport, RunSummary, write_run_report
+from fwi_lightning.report.tables import OVERALL, Rows, family_table, read_metrics, write_csv, write_family_csv
 from fwi_lightning.training.metrics import VelocityScores
 from fwi_lightning.training.module import InversionModule
+
+
+def evaluate(
+    trainer: lightning.Trainer,
+    module: InversionModule,
+    data: GathersDataModule,
+    config: DictConfig,
+    folder: Path,
+    seconds: float,
+) -> None:
+    """Test the best checkpoint and write per_family.csv, per_sample.csv, figures/ and report.html.
+
+    Args:
+        trainer: The trainer after fitting.
+        module: The module that it fitted.
+        data: Its data.
+        config: conf/train.yaml.
+        folder: The run folder.
+        seconds: Duration of the training.
+
+    Raises:
+        UserError: If the folder cannot be written.
+    """
+    best = folder / "checkpoints" / "best.ckpt"
+    tested = best if best.is_file() else None  # a fast_dev_run saves nothing
+    trainer.test(module, datamodule=data, ckpt_path=tested, verbose=False, weights_only=True)
+    if not trainer.is_global_zero:
+        return
+    rows = _table(module.test_scores)
+    baseline = _table(_mean_map_scores(data))
+    samples = _per_sample(module.sample_scores, data.test_dataset)
+    write_family_csv(folder / "per_family.csv", rows, baseline)
+    write_csv(folder / "per_sample.csv", samples)
+    report = RunReport(
+        title=f"{config.model['_target_'].rsplit('.', 1)[-1]}, fold {config.fold} of {config.folds}",
+        summary=RunSummary(
+            training_samples=len(data.train_dataset),
+            validation_samples=len(data.test_dataset),
+            parameters=sum(p.numel() for p in module.parameters() if p.requires_grad),
+            seconds=seconds,
+        ),
+        rows=rows,
+        baseline_rows=baseline,
+        metrics=read_metrics(folder / "metrics.csv"),
+        examples=_examples(module, data.test_dataset, samples),
+        config=plain(config),
+        environment=environment() | {"seed": str(config.seed)},
+        survey=data.survey,
+    )
+    page = write_run_report(folder, report)
+    rich.print(family_table(rows, baseline))
+    for path in (tested, folder / "per_family.csv", folder / "per_sample.csv", page):
+        if path is not None:
+            print(path)
+
+
+def _table(scores: VelocityScores) -> Rows:
+    """Scores per family, and over all of them."""
+    families = scores.per_family()
+    overall = {name: value.item() for name, value in scores.compute().items()}
+    return families | {OVERALL: {"samples": sum(row["samples"] for row in families.values())} | overall}
+
+
+def _mean_map_scores(data: GathersDataModule) -> VelocityScores:
+    """The scores of one who answers every sample with the mean of the training maps."""
+    mean = torch.from_numpy(data.mean_velocity())[None]
+    scores = VelocityScores(data.families)
+    maps = Maps()
+    for place in range(len(data.test_dataset)):
+        part, row = data.test_dataset.locate(place)
+        truth = torch.from_numpy(read_velocity(part, row, maps))[None]
+        scores.update(mean, truth, torch.tensor([data.families.index(part.family)]))
+    return scores
+
+
+def _per_sample(scores: Iterable[dict[str, float]], dataset: GathersDataset) -> list[dict[str, Any]]:
+    """Rows of per_sample.csv, one per sample of the data set and in its order."""
+    place = {int(number): place for place, number in enumerate(dataset.rows)}
+    rows = []
+    for row in sorted(scores, key=lambda row: place[int(row["index"])]):
+        part, line = dataset.locate(place[int(row.pop("index"))])
+        rows.append({"name": part.name, "index": line, "family": part.family} | row)
+    return rows
+
+
+def _examples(module: InversionModule, dataset: GathersDataset, rows: list[dict[str, Any]]) -> list[Example]:
+    """Of every family its median sample, then the best and the worst of all: what the report draws."""
+    by_error = sorted(range(len(rows)), key=lambda place: rows[place]["mae"])
+    members: dict[str, list[int]] = {}
+    for place in by_error:
+        members.setdefault(rows[place]["family"], []).append(place)
+    medians = [members[family][len(members[family]) // 2] for family in dataset.families if family in members]
+    examples = []
+    for place in dict.fromkeys([*medians, by_error[0], by_error[-1]]):
+        sample = dataset[place]
+        examples.append(
+            Example(
+                name=f"{rows[place]['name']} #{rows[place]['index']}",
+                family=rows[place]["family"],
+                gathers=sample["gathers"].numpy(),
+                prediction=module.model.predict(sample["gathers"]).numpy(),
+                truth=sample["velocity"].numpy(),
+            )
+        )
+    return examples

@@ -12,12 +12,22 @@ from rich.console import Console
 from rich.table import Table
 
 from fwi_lightning.commands.folders import writable_folder
-from fwi_lightning.data import find_parts, read_velocities
+from fwi_lightning.data import find_parts
+from fwi_lightning.data.dataset import read_velocity
+from fwi_lightning.data.npy import Maps
 from fwi_lightning.errors import UserError
 from fwi_lightning.figures.maps import contact_sheet
 from fwi_lightning.geology import FAMILIES, draw, summarise
 
-SHOWN = ("distinct_values", "layers_per_column", "layer_thickness", "jump", "drop_share", "monotone_columns", "throw")
+SHOWN = (
+    "distinct_values",
+    "layers_per_column",
+    "layer_thickness",
+    "jump",
+    "drop_share",
+    "monotone_columns",
+    "throw",
+)
 """Statistics that the terminal shows; statistics.csv holds all."""
 
 
@@ -37,7 +47,9 @@ def main(config: DictConfig) -> None:
     maps = {f"{name}": draw(name, config.maps, config.seed) for name in names}
     if config.input is not None:
         maps |= _recorded(Path(config.input), config.maps)
-    sheet = contact_sheet({name: stack[: config.columns] for name, stack in maps.items()}, columns=config.columns)
+    sheet = contact_sheet(
+        {name: stack[: config.columns] for name, stack in maps.items()}, columns=config.columns
+    )
     sheet.savefig(folder / "contact_sheet.png", dpi=120)
     rows = summarise(maps)
     with (folder / "statistics.csv").open("w", newline="") as file:
@@ -50,13 +62,13 @@ def main(config: DictConfig) -> None:
 
 def _recorded(root: Path, most: int) -> dict[str, NDArray[np.float32]]:
     """At most `most` maps of every family found, under "<family> (recorded)"."""
-    maps: dict[str, list[NDArray[np.float32]]] = {}
+    found: dict[str, list[NDArray[np.float32]]] = {}
+    maps = Maps()
     for part in find_parts(root):
-        stacks = maps.setdefault(f"{part.family} (recorded)", [])
-        room = most - sum(map(len, stacks))
-        if room > 0:
-            stacks.append(read_velocities(part, room))
-    return {family: np.concatenate(stacks) for family, stacks in maps.items()}
+        stack = found.setdefault(f"{part.family} (recorded)", [])
+        room = min(part.samples, most - len(stack))
+        stack.extend(read_velocity(part, row, maps) for row in range(room))
+    return {family: np.stack(stack) for family, stack in found.items()}
 
 
 def _table(rows: list[dict[str, str | float]]) -> Table:

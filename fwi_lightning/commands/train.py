@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Any
 
 import lightning
 import torch
@@ -147,6 +147,7 @@ def _overrides() -> str:
 
 def _quieten() -> None:
     """Silence what is meant for the authors of a training loop, not for its users."""
-    torch.set_float32_matmul_precision("high")
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     for message in (".*does not have many workers.*", ".*number of training batches.*", ".*LeafSpec.*"):
         warnings.filterwarnings("ignore", message)

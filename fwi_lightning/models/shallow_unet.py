@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -33,26 +34,31 @@ class ResidualBlock(nn.Module):
 
 
 class TimeStem(nn.Module):
-    """Each trace becomes a column of features, one strided convolution along time away from the gathers.
+    """A strided convolution along time: the shortest way from long records to an image as small as the map.
 
     Args:
         shots: Input channels.
         channels: Features out.
         samples: Time samples in.
-        rows: Rows out.
+        receivers: Receivers in.
+        size: (rows, columns) out.
     """
 
-    def __init__(self, shots: int, channels: int, samples: int, rows: int) -> None:
+    def __init__(self, shots: int, channels: int, samples: int, receivers: int, size: tuple[int, int]) -> None:
         super().__init__()
+        rows, columns = size
         stride = -(-samples // rows)
-        missing = rows * stride - samples
         kernel = 2 * stride + 1
-        self.pad = (0, 0, missing // 2 + stride // 2 + 1, missing - missing // 2 + stride - stride // 2)
-        self.project = nn.Conv2d(shots, channels, (kernel, 1), (stride, 1))
+        self.pad = (*_halves(columns + 2 - receivers), *_halves((rows - 1) * stride + kernel - samples))
+        self.project = nn.Conv2d(shots, channels, (kernel, 3), (stride, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, shots, samples, receivers) to (batch, channels, rows, receivers)."""
+        """(batch, shots, samples, receivers) to (batch, channels, rows, columns)."""
         return self.project(functional.pad(x, self.pad))
+
+
+def _halves(total: int) -> tuple[int, int]:
+    return total // 2, total - total // 2
 
 
 class UNet(nn.Module):
@@ -64,7 +70,7 @@ class UNet(nn.Module):
 
     def __init__(self, channels: list[int]) -> None:
         super().__init__()
-        pairs = list(zip(channels[:-1], channels[1:], strict=True))
+        pairs = list(pairwise(channels))
         self.first = ResidualBlock(channels[0], channels[0])
         self.down = nn.ModuleList(ResidualBlock(upper, lower) for upper, lower in pairs)
         self.up = nn.ModuleList(ResidualBlock(upper + lower, upper) for upper, lower in reversed(pairs))
@@ -82,17 +88,40 @@ class UNet(nn.Module):
 
 
 class ShallowUNet(VelocityModel):
-    """A small U-Net.
+    """A small U-Net over an image that is a little larger than the map.
 
     Args:
         survey: The survey, or its dict.
         time_step: Seconds between the samples that the network reads. Default 0.004.
-        width: Channels of the first level, doubled at each further one. Default 32.
+        width: Channels of the first level, doubled at each further one. Default 16.
         levels: Resolutions. Default 4.
     """
 
     def __init__(
-        self, survey: Survey | Mapping[str, Any], time_step: float = 0.004, width: int = 32, levels: int = 4
+        self, survey: Survey | Mapping[str, Any], time_step: float = 0.004, width: int = 16, levels: int = 4
     ) -> None:
         super().__init__(survey, time_step)
-        self.net = nn.Identity()
+        channels = [width * 2**level for level in range(levels)]
+        depth, columns = self.survey.grid
+        unit = 2 ** (levels - 1)
+        size = (-(-depth // unit) * unit, -(-columns // unit) * unit)
+        stem = TimeStem(self.survey.shots, width, self.transform.samples, self.survey.receivers, size)
+        self.net = nn.Sequential(stem, UNet(channels), nn.Conv2d(width, 1, 1), Crop(depth, columns))
+
+
+class Crop(nn.Module):
+    """The middle of an image.
+
+    Args:
+        rows: Rows left.
+        columns: Columns left.
+    """
+
+    def __init__(self, rows: int, columns: int) -> None:
+        super().__init__()
+        self.rows, self.columns = rows, columns
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, height, width) to (batch, channels, rows, columns)."""
+        top, left = (x.shape[-2] - self.rows) // 2, (x.shape[-1] - self.columns) // 2
+        return x[..., top : top + self.rows, left : left + self.columns]

@@ -31,7 +31,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path} is not a file: give ckpt= the path of a checkpoint, such as RUN/checkpoints/best.ckpt.")
+        raise UserError(f"{path} is not a file: give ckpt= a checkpoint, such as RUN/checkpoints/best.ckpt.")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, BadZipFile, KeyError, ValueError) as error:

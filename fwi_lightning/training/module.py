@@ -41,7 +41,7 @@ class InversionModule(lightning.LightningModule):
         families: Sequence[str],
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(logger=False)
         self.model = build(model, survey=survey)
         self.loss = build(loss)
         self.val_scores = VelocityScores(families)

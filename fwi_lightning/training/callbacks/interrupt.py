@@ -10,7 +10,6 @@ from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities import rank_zero_info
 
 
 class Interrupt(Callback):
@@ -55,7 +54,7 @@ class Interrupt(Callback):
     def _ask(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
         self._restore()
-        rank_zero_info("Ctrl-C: stopping after this batch; once more stops at once.")
+        print("\nCtrl-C: stopping after this batch; once more stops at once.", flush=True)
 
     def _restore(self) -> None:
         if self._previous is not None:

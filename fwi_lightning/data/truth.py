@@ -1,0 +1,72 @@
+"""The true maps of files that were predicted: found by name, beside them or in a folder of their own."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from fwi_lightning.data.files import PARTNERS, Part, velocity_samples
+from fwi_lightning.data.npy import read_header
+from fwi_lightning.errors import UserError
+from fwi_lightning.survey import OPENFWI, Survey
+
+_WORD = re.compile(rf"({'|'.join(PARTNERS)})(?![a-zA-Z])")
+
+
+def with_truth(parts: Sequence[Part], truth: str | Path, survey: Survey = OPENFWI) -> list[Part]:
+    """The same parts with their velocity files.
+
+    Args:
+        parts: Files of gathers.
+        truth: One velocity file for one file of gathers; or a folder in which each file has the name of its gathers
+            or that name with the first word exchanged (data to model, seis to vel), in the same or no subfolder.
+        survey: The survey, whose grid the maps must have. Default OPENFWI.
+
+    Returns:
+        Parts with `velocity` set.
+
+    Raises:
+        UserError: If the path does not exist, a file is missing, or does not hold as many maps as there are samples.
+    """
+    root = Path(truth)
+    if not root.exists():
+        raise UserError(
+            f"{root} does not exist: set truth= to a velocity file or to the folder that holds them."
+        )
+    if root.is_file() and len(parts) > 1:
+        raise UserError(
+            f"{root} is one file for {len(parts)} files of gathers: set truth= to the folder with a file for each."
+        )
+    paired = []
+    for part in parts:
+        path = root if root.is_file() else _find(part, root)
+        samples = velocity_samples(path, read_header(path), survey)
+        if samples != part.samples:
+            raise UserError(
+                f"{path} holds {samples} maps and {part.gathers} {part.samples} samples: they do not belong together."
+            )
+        paired.append(replace(part, velocity=path))
+    return paired
+
+
+def _find(part: Part, root: Path) -> Path:
+    candidates = [root / f"{name}.npy" for name in _names(Path(part.name))]
+    for path in candidates:
+        # Truth may lie beside the gathers: the gathers themselves are not it.
+        if path.is_file() and not path.samefile(part.gathers):
+            return path
+    raise UserError(f"{root} holds no true map for {part.gathers}: add {candidates[0]} or {candidates[-1]}.")
+
+
+def _names(name: Path) -> Iterator[Path]:
+    """Names that a velocity file may have: words exchanged in any part of the path; then without its folder."""
+    choices = [
+        dict.fromkeys([word, _WORD.sub(lambda match: PARTNERS[match[1]], word, count=1)])
+        for word in name.parts
+    ]
+    found = [Path(*words) for words in itertools.product(*choices)]
+    yield from found
+    yield from dict.fromkeys(Path(path.name) for path in found if len(path.parts) > 1)

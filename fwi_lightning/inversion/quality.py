@@ -1,0 +1,64 @@
+"""What a prediction is worth, judged without labels: by simulating it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fwi_lightning.physics import simulate
+from fwi_lightning.survey import Survey
+
+POOR_FIT = 0.5
+"""Misfit above which a prediction is flagged: it explains less than three quarters of the record's energy."""
+
+USUAL = (1400.0, 4600.0)
+"""m/s: range of velocities that OpenFWI's labels, 1500 to 4500, leave with some room."""
+
+
+def misfit(gathers: Tensor, velocity: Tensor, survey: Survey) -> Tensor:
+    """Relative rms difference between recorded gathers and those that the velocity would give.
+
+    Args:
+        gathers: (batch, shots, time, receivers) as recorded.
+        velocity: (batch, 1, depth, width) in m/s.
+        survey: The survey.
+
+    Returns:
+        (batch,): 0 for a perfect map; 1 is what silence would score. The last time sample is left out: some families
+        store zeros there.
+    """
+    recorded = gathers[:, :, :-1].double()
+    difference = simulate(velocity[:, 0], survey)[:, :, :-1].double() - recorded
+    energy = recorded.square().sum(dim=(1, 2, 3))
+    return (difference.square().sum(dim=(1, 2, 3)) / energy.clamp_min(torch.finfo(torch.float32).tiny)).sqrt()
+
+
+def inspect_prediction(
+    gathers: Tensor, velocity: Tensor, survey: Survey, simulated: bool
+) -> list[dict[str, Any]]:
+    """The row of quality.csv of each sample of a batch, less its name.
+
+    Args:
+        gathers: (batch, shots, time, receivers) as recorded.
+        velocity: (batch, 1, depth, width), predicted, in m/s.
+        survey: The survey.
+        simulated: Whether to simulate the predictions for their misfit.
+
+    Returns:
+        Dicts of misfit (None if not simulated) and flags, a list of words joined by ";": "silent" (gathers of zeros),
+        "unusual velocity" (outside `USUAL`), "poor fit" (misfit above `POOR_FIT`).
+    """
+    silent = gathers.abs().amax(dim=(1, 2, 3)) == 0
+    low, high = velocity.amin(dim=(1, 2, 3)), velocity.amax(dim=(1, 2, 3))
+    unusual = (low < USUAL[0]) | (high > USUAL[1])
+    # A network may overshoot; the simulator takes only what its time step can carry.
+    fits = misfit(gathers, velocity.clamp(*USUAL), survey).tolist() if simulated else [None] * len(gathers)
+    rows = []
+    for row, fit in enumerate(fits):
+        flags = ["silent"] * bool(silent[row]) + ["unusual velocity"] * bool(unusual[row])
+        fit = None if silent[row] else fit
+        flags += ["poor fit"] * (fit is not None and fit > POOR_FIT)
+        rows.append({"misfit": fit, "flags": ";".join(flags)})
+    return rows

@@ -1,0 +1,205 @@
+"""predict.py and the other commands as a user runs them."""
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fwi_lightning import load_model
+from fwi_lightning.geology import draw
+from fwi_lightning.physics import simulate
+from fwi_lightning.survey import Survey
+from tests.integration.helpers import SURVEY, command
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def seismic(survey) -> Path:
+    return sorted((survey / "CurveFault_B").glob("seis*.npy"))[0]
+
+
+def test_one_file_of_one_sample(trained, seismic, tmp_path):
+    gathers = np.load(seismic)[1]
+    np.save(tmp_path / "shot.npy", gathers)
+    out = tmp_path / "out"
+    assert command("predict", f"ckpt={trained.best}", f"input={tmp_path / 'shot.npy'}", f"output={out}") == 0
+    velocity = np.load(out / "velocity" / "shot.npy")
+    assert velocity.shape == (1, 70, 70)
+    np.testing.assert_allclose(velocity, load_model(trained.best).predict(gathers), rtol=1e-5)
+    row = read(out / "quality.csv")[0]
+    again = simulate(torch.from_numpy(velocity[0]).clamp(1400, 4600), Survey(samples=400)).numpy()
+    expected = np.sqrt(((again - gathers)[:, :-1] ** 2).sum() / (gathers[:, :-1] ** 2).sum())
+    assert (row["name"], row["index"]) == ("shot", "0")
+    assert float(row["misfit"]) == pytest.approx(expected, rel=1e-3)
+
+
+def test_one_array_out_per_array_in(trained, survey, tmp_path):
+    assert command("predict", f"ckpt={trained.best}", f"input={survey}", f"output={tmp_path}", "batch_size=3") == 0
+    model = load_model(trained.best)
+    for path in survey.rglob("*.npy"):
+        written = tmp_path / "velocity" / path.relative_to(survey)
+        assert written.is_file() == path.name.startswith(("data", "seis"))
+        if written.is_file():
+            np.testing.assert_allclose(np.load(written), model.predict(np.load(path)), rtol=1e-4)
+    assert len(read(tmp_path / "quality.csv")) == 20
+
+
+def test_truth_gives_scores_that_a_hand_calculation_confirms(trained, seismic, tmp_path):
+    truth = seismic.with_name(seismic.name.replace("seis", "vel"))
+    words = [f"ckpt={trained.best}", f"input={seismic}", f"output={tmp_path}", f"truth={truth}"]
+    assert command("predict", *words) == 0
+    error = np.load(tmp_path / "velocity" / seismic.name).astype(np.float64) - np.load(truth)
+    rows = read(tmp_path / "scores.csv")
+    assert [float(row["mae"]) for row in rows] == pytest.approx(np.abs(error).mean(axis=(1, 2, 3)).tolist())
+    assert [float(row["rmse"]) for row in rows] == pytest.approx(np.sqrt((error**2).mean(axis=(1, 2, 3))).tolist())
+
+
+def test_truth_in_a_folder_is_found_by_name(trained, survey, tmp_path):
+    words = [f"ckpt={trained.best}", f"input={survey}", f"output={tmp_path}", f"truth={survey}", "misfit=false"]
+    assert command("predict", *words) == 0
+    assert len(read(tmp_path / "scores.csv")) == 20
+    assert {row["misfit"] for row in read(tmp_path / "quality.csv")} == {""}
+
+
+def test_submission_has_the_format_of_the_competition(trained, survey, tmp_path):
+    names = ["000039dca2", "0001026c8a", "00015b24d5"]
+    gathers = np.load(next(survey.rglob("data1.npy")))
+    (tmp_path / "test").mkdir()
+    for number, name in enumerate(names):
+        np.save(tmp_path / "test" / f"{name}.npy", gathers[number % len(gathers)])
+    words = [f"ckpt={trained.best}", f"input={tmp_path / 'test'}", f"output={tmp_path}", "submission=true"]
+    assert command("predict", *words) == 0
+    lines = (tmp_path / "submission.csv").read_text().splitlines()
+    assert lines[0] == "oid_ypos," + ",".join(f"x_{column}" for column in range(1, 70, 2))
+    assert len(lines) == 1 + 3 * 70
+    assert [line.split(",")[0] for line in lines[1:]] == [f"{name}_y_{y}" for name in names for y in range(70)]
+    velocity = np.load(tmp_path / "velocity" / f"{names[1]}.npy")[0]
+    assert [float(value) for value in lines[1 + 70 + 12].split(",")[1:]] == pytest.approx(
+        velocity[12, 1::2].tolist(), abs=0.006
+    )
+
+
+class Page(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.sources = []
+
+    def handle_starttag(self, tag, attrs):
+        self.sources += [value for name, value in attrs if name in ("src", "href")]
+
+
+def test_the_page_opens_offline(trained, seismic, tmp_path):
+    assert command("predict", f"ckpt={trained.best}", f"input={seismic}", f"output={tmp_path}") == 0
+    page = Page()
+    page.feed((tmp_path / "report.html").read_text())
+    assert page.sources
+    assert all(source.startswith(("data:image/png;base64,", "#")) for source in page.sources)
+
+
+def broken(folder: Path, kind: str) -> Path:
+    """A file or folder with something wrong."""
+    good = np.random.default_rng(0).normal(size=(2, 5, 400, 70)).astype(np.float32)
+    path = folder / "data1.npy"
+    if kind == "empty folder":
+        return folder
+    if kind == "missing":
+        return folder / "missing.npy"
+    if kind == "shape":
+        good = good[:, :, :, :60]
+    if kind == "dtype":
+        good = good.astype(np.int32)
+    if kind == "nan":
+        good[1, 2, 3, 4] = np.nan
+    np.save(path, good)
+    if kind == "truncated":
+        path.write_bytes(path.read_bytes()[:-1000])
+    if kind == "text":
+        path.write_text("no numbers")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("missing", "missing.npy does not exist"),
+        ("empty folder", "holds no .npy files"),
+        ("shape", r"has shape \(2, 5, 400, 60\): gathers must be \(5, 400, 70\)"),
+        ("dtype", "int32"),
+        ("nan", "sample 1, holds values that are not finite"),
+        ("truncated", "cut short"),
+        ("text", "is not a .npy file"),
+    ],
+)
+def test_bad_gathers_get_one_sentence(trained, tmp_path, capsys, kind, message):
+    (tmp_path / "in").mkdir()
+    source = broken(tmp_path / "in", kind)
+    out = tmp_path / "out"
+    assert command("predict", f"ckpt={trained.best}", f"input={source}", f"output={out}", "submission=true") == 1
+    error = capsys.readouterr().err
+    assert re.search(message, error)
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert not [path for path in out.rglob("*") if path.is_file()]
+
+
+def test_a_file_that_is_no_checkpoint(trained, seismic, tmp_path, capsys):
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
+    (tmp_path / "cut.ckpt").write_bytes(trained.best.read_bytes()[:5000])
+    for name in ("text", "foreign", "cut"):
+        words = [f"ckpt={tmp_path / name}.ckpt", f"input={seismic}", f"output={tmp_path / 'out'}"]
+        assert command("predict", *words) == 1
+        assert "checkpoint" in capsys.readouterr().err
+
+
+def test_gathers_of_another_survey_than_the_checkpoints(trained, tmp_path, capsys):
+    np.save(tmp_path / "wide.npy", np.ones((5, 400, 190), np.float32))
+    words = [f"ckpt={trained.best}", f"input={tmp_path / 'wide.npy'}", f"output={tmp_path / 'out'}"]
+    assert command("predict", *words) == 1
+    assert "190 receivers where the survey has 70" in capsys.readouterr().err
+
+
+def test_settings_that_are_missing_are_named(capsys):
+    assert command("predict", "input=x", "output=y") == 1
+    assert capsys.readouterr().err == "error: ckpt is needed: add ckpt=... to the command.\n"
+
+
+def test_an_output_that_cannot_be_written(trained, seismic, capsys):
+    assert command("predict", f"ckpt={trained.best}", f"input={seismic}", "output=/proc/out") == 1
+    assert "/proc/out cannot be written" in capsys.readouterr().err
+
+
+def test_simulate_writes_what_draw_and_simulate_give(survey):
+    assert json.loads((survey / "manifest.json").read_text())["seed"] == 0
+    maps = draw("FlatVel_A", 10, seed=0)
+    written = [np.load(survey / "FlatVel_A" / "model" / f"model{number}.npy") for number in range(1, 6)]
+    np.testing.assert_array_equal(np.concatenate(written), maps)
+    gathers = np.load(survey / "FlatVel_A" / "data" / "data5.npy")
+    expected = simulate(torch.from_numpy(maps[8:, 0]), Survey(samples=400)).numpy()
+    np.testing.assert_array_equal(gathers, expected)
+
+
+def test_simulate_again_does_nothing_and_other_settings_are_refused(survey, capsys):
+    before = {path: path.stat().st_mtime_ns for path in survey.rglob("*.npy")}
+    assert command("simulate", f"output={survey}", *SURVEY) == 0
+    assert before == {path: path.stat().st_mtime_ns for path in survey.rglob("*.npy")}
+    assert command("simulate", f"output={survey}", *SURVEY, "seed=1") == 1
+    assert "seed" in capsys.readouterr().err
+
+
+def test_geology_writes_a_sheet_and_compares_recorded_maps(survey, tmp_path):
+    assert command("geology", f"output={tmp_path}", f"input={survey}", "maps=12") == 0
+    rows = {row["family"]: row for row in read(tmp_path / "statistics.csv")}
+    assert len(rows) == 12
+    recorded, drawn = rows["CurveFault_B (recorded)"], rows["CurveFault_B"]
+    assert (recorded["maps"], drawn["maps"]) == ("10", "12")
+    assert (tmp_path / "contact_sheet.png").read_bytes()[:4] == b"\x89PNG"

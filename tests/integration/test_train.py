@@ -1,0 +1,171 @@
+"""train.py as a user runs it."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from fwi_lightning import load_model
+from fwi_lightning.survey import Survey
+from tests.integration.helpers import REPOSITORY, SMALL, command, script
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_folder_holds_all_that_was_promised(trained):
+    expected = {"config.yaml", "metrics.csv", "per_family.csv", "per_sample.csv", "report.html", "split.csv"}
+    assert expected <= {path.name for path in trained.folder.iterdir()}
+    assert {path.name for path in (trained.folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert list((trained.folder / "figures").glob("*.png"))
+    facts = json.loads((trained.folder / "environment.json").read_text())
+    assert facts["torch"] == torch.__version__
+    assert facts["seed"] == 0
+
+
+def test_metrics_have_the_promised_names(trained):
+    columns = set(read(trained.folder / "metrics.csv")[0])
+    assert {"step", "epoch", "train/loss", "val/mae", "val/rmse", "val/ssim", "val/boundary_iou"} <= columns
+    assert {"val/mae/FlatVel_A", "val/mae/CurveFault_B"} <= columns
+
+
+def test_tables_agree_with_a_calculation_from_the_checkpoint_and_the_files(trained, survey):
+    model = load_model(trained.best)
+    rows = read(trained.folder / "per_sample.csv")
+    assert len(rows) == 4  # one fold of five over two families of ten
+    for row in rows:
+        gathers = np.load(survey / f"{row['name']}.npy")[int(row["index"])]
+        name = row["name"].replace("data", "model").replace("seis", "vel")
+        truth = np.load(survey / f"{name}.npy")[int(row["index"])]
+        error = np.abs(model.predict(gathers) - truth).mean()
+        assert float(row["mae"]) == pytest.approx(error, rel=1e-4)
+    overall = read(trained.folder / "per_family.csv")[-1]
+    assert overall["family"] == "all"
+    assert float(overall["mae"]) == pytest.approx(np.mean([float(row["mae"]) for row in rows]))
+    logged = [float(row["val/mae"]) for row in read(trained.folder / "metrics.csv") if row["val/mae"]]
+    assert min(logged) == pytest.approx(float(overall["mae"]), rel=1e-5)
+
+
+def test_mean_map_is_that_of_the_training_folds(trained, survey):
+    held = {(row["part"], int(row["first_row"])) for row in read(trained.folder / "split.csv") if row["fold"] == "0"}
+    kept, tested = [], []
+    for path in sorted(survey.rglob("*.npy")):
+        inside = path.relative_to(survey).with_suffix("").as_posix()
+        if path.name.startswith(("model", "vel")):
+            name = inside.replace("model", "data").replace("vel", "seis")
+            (tested if (name, 0) in held else kept).append(np.load(path).astype(np.float64))
+    assert len(kept) == 8
+    expected = np.abs(np.concatenate(tested) - np.concatenate(kept).mean(axis=0)).mean()
+    overall = read(trained.folder / "per_family.csv")[-1]
+    assert float(overall["mean_map_mae"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_same_command_gives_the_same_numbers(trained, tmp_path):
+    assert command("train", *trained.words, f"hydra.run.dir={tmp_path / 'again'}") == 0
+    first, again = (torch.load(f / "checkpoints/last.ckpt") for f in (trained.folder, tmp_path / "again"))
+    assert all(torch.equal(first["state_dict"][key], again["state_dict"][key]) for key in first["state_dict"])
+    assert read(trained.folder / "per_sample.csv") == read(tmp_path / "again" / "per_sample.csv")
+
+
+def test_ctrl_c_and_resume_equal_an_uninterrupted_run(survey, tmp_path):
+    words = ["data=openfwi", f"data.root={survey}", *SMALL, "data.batch_size=2", "trainer.max_epochs=12"]
+    run = [sys.executable, str(REPOSITORY / "train.py"), *words, f"hydra.run.dir={tmp_path / 'stopped'}"]
+    process = subprocess.Popen(run, cwd=tmp_path, stdout=subprocess.PIPE, text=True, stderr=subprocess.STDOUT)
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("epoch 2/"):
+            time.sleep(0.2)  # somewhere inside a later epoch
+            process.send_signal(signal.SIGINT)
+            lines += process.stdout.readlines()
+            break
+    assert process.wait(timeout=60) == 130, "".join(lines)
+    last = tmp_path / "stopped" / "checkpoints" / "last.ckpt"
+    assert f"ckpt={last}" in lines[-1]
+    stopped = torch.load(last)["global_step"]
+    assert 16 <= stopped < 96
+    assert command("train", *words, f"ckpt={last}") == 0
+    assert command("train", *words, f"hydra.run.dir={tmp_path / 'whole'}") == 0
+    resumed, whole = (torch.load(tmp_path / run / "checkpoints/last.ckpt") for run in ("stopped", "whole"))
+    assert resumed["global_step"] == whole["global_step"] == 96
+    for key, value in whole["state_dict"].items():
+        assert torch.equal(resumed["state_dict"][key], value), key
+    steps = [row["step"] for row in read(tmp_path / "stopped" / "metrics.csv") if row["train/loss"]]
+    assert len(steps) == len(set(steps)), "steps are logged twice"
+    assert read(tmp_path / "stopped" / "per_family.csv") == read(tmp_path / "whole" / "per_family.csv")
+
+
+def test_multirun_makes_a_folder_for_each_choice(survey, tmp_path):
+    words = ["-m", "data=openfwi", f"data.root={survey}", *SMALL, "fold=0,1", "trainer.max_epochs=1"]
+    assert command("train", *words, f"hydra.sweep.dir={tmp_path}") == 0
+    folders = sorted(path.name for path in tmp_path.iterdir() if path.is_dir())
+    assert len(folders) == 2
+    assert all((tmp_path / folder / "report.html").is_file() for folder in folders)
+    splits = [read(tmp_path / folder / "split.csv") for folder in folders]
+    assert splits[0] == splits[1]
+
+
+def test_load_model_rebuilds_from_the_checkpoint_alone(trained):
+    model = load_model(trained.best)
+    assert model.survey == Survey(samples=400)
+    gathers = np.random.default_rng(0).normal(size=(3, 5, 400, 70)).astype(np.float32)
+    maps = model.predict(gathers)
+    assert maps.shape == (3, 1, 70, 70)
+    assert maps.dtype == np.float32
+    np.testing.assert_allclose(model.predict(gathers[1]), maps[1], rtol=1e-5)
+    assert isinstance(model.predict(torch.from_numpy(gathers)), torch.Tensor)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data.root=nowhere"], "nowhere does not exist"),
+        (["fold=5"], "fold"),
+        (["folds=11"], "folds"),
+        (["modle=shallow_unet"], "there is no setting 'modle'. Did you mean model?"),
+        (["model=shalow_unet"], "Available options in 'model':"),
+        (["model.widht=3"], "there is no setting 'model.widht'. Did you mean model.width?"),
+        (["trainer.max_epoch=3"], "Did you mean trainer.max_epochs?"),
+        (["ckpt=nowhere.ckpt"], "nowhere.ckpt is not a file"),
+        (["data.batch_size=0"], "batch_size must be at least 1"),
+        (["trainer.precision=17"], "trainer: "),
+        (["physics.shot_columns=[80]"], "shot_columns must be 0 to 69"),
+        (["hydra.run.dir=/proc/run"], "cannot be written"),
+    ],
+)
+def test_a_mistake_gets_one_sentence_and_leaves_nothing(survey, tmp_path, capsys, words, message):
+    place = f"hydra.run.dir={tmp_path / 'run'}"
+    assert command("train", "data=openfwi", f"data.root={survey}", *SMALL, place, *words) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert "Traceback" not in error
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_resume_with_other_settings_names_the_difference(trained, capsys):
+    last = trained.folder / "checkpoints" / "last.ckpt"
+    assert command("train", *trained.words, "model.width=16", f"ckpt={last}") == 1
+    assert "model.width was 8, now 16" in capsys.readouterr().err
+
+
+def test_a_used_run_folder_is_not_overwritten(trained, capsys):
+    assert command("train", *trained.words, f"hydra.run.dir={trained.folder}") == 1
+    assert "already holds a run" in capsys.readouterr().err
+
+
+def test_unknown_command_lists_those_that_exist():
+    done = script("-m", "fwi_lightning", "simulat")
+    assert done.returncode == 1
+    assert "there is no command 'simulat'" in done.stderr
+    assert "simulate" in script("-m", "fwi_lightning").stdout
