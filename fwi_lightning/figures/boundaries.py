@@ -24,9 +24,9 @@ def classify(
 ) -> tuple[NDArray[np.int8], float]:
     """Sort boundary cells into hits, misses and false alarms, and count them to the boundary IoU.
 
-    A cell of either boundary is a hit if the other one has a cell within `tolerance`; a true cell without is a
-    miss, a predicted one a false alarm. IoU = H / (H + misses + false alarms), H the mean of the true and the
-    predicted hits.
+    A cell of either boundary is a hit if the other one has a cell within `tolerance`; a true cell without one
+    is a miss, a predicted cell without one a false alarm. IoU = H / (H + misses + false alarms), H being the
+    mean of the true and the predicted hits.
 
     Args:
         true: (depth, width), cells of the true boundary.
@@ -73,10 +73,10 @@ def boundaries(
         ValueError: If shapes do not fit.
     """
     true, predicted = as_map(truth, "truth"), as_map(prediction, "prediction")
-    masks = [as_map(np.asarray(mask), "boundary") for mask in (true_boundary, predicted_boundary)]
+    masks = as_map(true_boundary, "true boundary"), as_map(predicted_boundary, "predicted boundary")
     if len({array.shape for array in (true, predicted, *masks)}) > 1:
         raise ValueError("maps and boundaries must have one shape.")
-    classes, iou = classify(*masks, tolerance)
+    classes, iou = classify(masks[0], masks[1], tolerance)
     figure = Figure(figsize=(12, 4.75), layout="constrained")
     axes = figure.subplots(1, 3, sharey=True)
     for axis, velocity, mask, title in zip(

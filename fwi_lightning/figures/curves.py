@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from fwi_lightning.figures.panels import INK, tidy
@@ -19,8 +20,8 @@ def training_curves(rows: Sequence[Mapping[str, float]], baseline: float | None 
     """Show training loss and learning rate per step, validation MAE per epoch.
 
     Args:
-        rows: Rows of metrics.csv, each with the keys that it logged: `step`, `epoch`, `train/loss`, `val/mae`,
-            and the learning rate under a name that starts with `lr`.
+        rows: Rows of metrics.csv, each with the keys that it logged: `step`, `epoch`, `train/loss`,
+            `val/mae`, and the learning rate under a name that starts with `lr`.
         baseline: MAE of the mean map, m/s, drawn dashed. Default None.
 
     Returns:
@@ -80,23 +81,17 @@ def _draw_loss(axis: Axes, step: NDArray[np.float64], loss: NDArray[np.float64])
     axis.set_ylim(bottom=0, top=1.05 * np.percentile(loss, 99.5))
 
 
-def _draw_error(
-    axis: Axes, epoch: NDArray[np.float64], error: NDArray[np.float64], baseline: float | None
-) -> None:
+def _draw_error(axis: Axes, epoch: NDArray[np.float64], error: NDArray[np.float64], baseline: float | None) -> None:
     """Validation MAE with its best epoch marked."""
     axis.set(title="validation MAE (m/s)", xlabel="epochs done")
     if baseline is not None:
-        axis.axhline(
-            baseline, color=BASELINE_COLOUR, linestyle="--", linewidth=1.3, label=f"mean map: {baseline:.0f}"
-        )
+        axis.axhline(baseline, color=BASELINE_COLOUR, linestyle="--", linewidth=1.3, label=f"mean map: {baseline:.0f}")
     if len(error):
         done = epoch + 1  # the log counts from 0
         axis.plot(done, error, color=MODEL_COLOUR, linewidth=1.6, marker="." if len(error) < 60 else None)
         best = int(np.argmin(error))
-        axis.plot(
-            done[best], error[best], "o", color="#d62728", markersize=5, label=f"best: {error[best]:.1f}"
-        )
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.plot(done[best], error[best], "o", color="#d62728", markersize=5, label=f"best: {error[best]:.1f}")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     else:
         _say_empty(axis)
     axis.set_ylim(bottom=0)
@@ -105,9 +100,7 @@ def _draw_error(
 
 
 def _say_empty(axis: Axes) -> None:
-    axis.text(
-        0.5, 0.5, "not logged", transform=axis.transAxes, ha="center", va="center", color=BASELINE_COLOUR
-    )
+    axis.text(0.5, 0.5, "not logged", transform=axis.transAxes, ha="center", va="center", color=BASELINE_COLOUR)
 
 
 def family_bars(errors: Mapping[str, float], baseline: Mapping[str, float] | None = None) -> Figure:

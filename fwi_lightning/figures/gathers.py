@@ -68,8 +68,7 @@ def clip_level(records: NDArray[np.floating], survey: Survey, clip: float = GATH
     """
     if records.shape != survey.gathers_shape:
         raise ValueError(
-            f"gathers must be (shots, time, receivers) = {survey.gathers_shape} in this survey, "
-            f"got {records.shape}."
+            f"gathers must be (shots, time, receivers) = {survey.gathers_shape} in this survey, got {records.shape}."
         )
     return max(float(np.percentile(np.abs(records), clip)), float(np.finfo(np.float32).tiny))
 
@@ -101,13 +100,9 @@ def draw_gather(
     across = positions(survey.receiver_columns, survey)
     time = np.arange(survey.samples) * survey.time_step
     # Receivers may stand anywhere along the line, even unevenly: cells around their true positions.
-    axis.pcolormesh(
-        across, time, records[shot], cmap=cmap, vmin=-limit, vmax=limit, shading="nearest", rasterized=True
-    )
+    axis.pcolormesh(across, time, records[shot], cmap=cmap, vmin=-limit, vmax=limit, shading="nearest", rasterized=True)
     axis.set_ylim(survey.samples * survey.time_step, 0)
     source = positions(survey.shot_columns, survey)[shot]
     axis.plot([source], [0], marker="v", color=SHOT_COLOUR, markersize=6, clip_on=False, linestyle="none")
-    axis.set(
-        xlabel=f"receiver position ({unit})", ylabel="time (s)", title=f"shot {shot + 1} of {survey.shots}"
-    )
+    axis.set(xlabel=f"receiver position ({unit})", ylabel="time (s)", title=f"shot {shot + 1} of {survey.shots}")
     tidy(axis)

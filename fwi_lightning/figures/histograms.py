@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from fwi_lightning.figures.panels import tidy
@@ -26,27 +29,40 @@ def count_velocities(velocity: NDArray[np.floating]) -> NDArray[np.int64]:
     return np.histogram(inside, VELOCITY_EDGES)[0]
 
 
-def histogram(
-    counts: NDArray[np.integer], edges: NDArray[np.floating], label: str, what: str = "samples"
-) -> Figure:
-    """Show counts per bin.
+@dataclass(frozen=True)
+class Spread:
+    """Counts per bin.
 
-    Args:
+    Attributes:
         counts: (bins,).
         edges: (bins + 1,), in the unit that the label names.
         label: Name and unit of the numbers.
         what: What was counted. Default "samples".
+    """
+
+    counts: NDArray[np.integer]
+    edges: NDArray[np.floating]
+    label: str
+    what: str = "samples"
+
+
+def histograms(*spreads: Spread) -> Figure:
+    """Show histograms side by side.
+
+    Args:
+        *spreads: One per panel, at least one.
 
     Returns:
         The figure.
     """
-    figure = Figure(figsize=(6, 2.8), layout="constrained")
-    axis = figure.subplots()
-    axis.stairs(counts, edges, fill=True, color="#1f6fb4")
-    axis.set(xlabel=label, ylabel=what, xlim=(edges[0], edges[-1]))
-    axis.ticklabel_format(axis="y", scilimits=(-3, 5))
-    axis.grid(axis="y", linewidth=0.3, color="#bbbbbb")
-    axis.set_axisbelow(True)
-    tidy(axis)
-    axis.spines[["top", "right"]].set_visible(False)
+    figure = Figure(figsize=(12, 2.9), layout="constrained")
+    axes = figure.subplots(1, len(spreads), squeeze=False)[0]
+    for axis, spread in zip(axes, spreads, strict=True):
+        axis.stairs(spread.counts, spread.edges, fill=True, color="#1f6fb4")
+        axis.set(xlabel=spread.label, ylabel=spread.what, xlim=(spread.edges[0], spread.edges[-1]))
+        axis.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        axis.grid(axis="y", linewidth=0.3, color="#bbbbbb")
+        axis.set_axisbelow(True)
+        tidy(axis)
+        axis.spines[["top", "right"]].set_visible(False)
     return figure

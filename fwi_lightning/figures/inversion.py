@@ -76,9 +76,7 @@ def inversion(
         _mark(axis, columns, survey)
     _draw_profiles(profile_axes, columns, predicted, true, survey)
     if title:
-        figure.suptitle(
-            title, fontsize=12, color=INK, x=0.65 / 12, y=0.985, ha="left", va="top", fontweight="bold"
-        )
+        figure.suptitle(title, fontsize=12, color=INK, x=0.65 / 12, y=0.985, ha="left", va="top", fontweight="bold")
     return figure
 
 
@@ -148,9 +146,7 @@ def _bar_below(
 def _mark(axis: Axes, columns: list[int], survey: Survey) -> None:
     """Shots along the top of a map, and lines where the profiles go down."""
     shots = positions(survey.shot_columns, survey)
-    axis.plot(
-        shots, np.zeros(len(shots)), "v", color=SHOT_COLOUR, markersize=4, clip_on=False, linestyle="none"
-    )
+    axis.plot(shots, np.zeros(len(shots)), "v", color=SHOT_COLOUR, markersize=4, clip_on=False, linestyle="none")
     for position in positions(tuple(columns), survey):
         axis.axvline(position, color="white", linewidth=2.0, alpha=0.55)
         axis.axvline(position, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
@@ -209,8 +205,8 @@ def gallery(
         survey: Gives the spacing. Default `OPENFWI`.
 
     Returns:
-        The figure, at most 12 inches wide. Its axes, in order: truth, prediction, error of the first sample, and
-        so on, then the colour bars.
+        The figure, at most 12 inches wide. Its axes, in order: truth, prediction, error of the first sample,
+        and so on, then the colour bars.
 
     Raises:
         ValueError: If there is no sample, or shapes do not fit.
@@ -237,9 +233,7 @@ def gallery(
     left = figure.get_size_inches()[0] - 0.75
     side = depth / width * _side(columns)
     colour_bar(place(figure, left, 0.32, 0.13, 2 * side + GAP), image, "velocity (m/s)")
-    colour_bar(
-        place(figure, left, 0.32 + 2 * (side + GAP), 0.13, side), difference, "error (m/s)", extend="both"
-    )
+    colour_bar(place(figure, left, 0.32 + 2 * (side + GAP), 0.13, side), difference, "error (m/s)", extend="both")
     return figure
 
 

@@ -28,7 +28,7 @@ INK = "#222222"
 """Colour of text and frames."""
 
 
-def as_map(array: NDArray[np.floating], name: str) -> NDArray[np.floating]:
+def as_map(array: NDArray[Any], name: str) -> NDArray[Any]:
     """Return (depth, width), whether or not the map came with its channel axis.
 
     Args:
@@ -144,9 +144,9 @@ def tidy(axis: Axes, size: float = 8.0) -> None:
     axis.spines[:].set_linewidth(0.5)
     axis.spines[:].set_color(INK)
     for text in (axis.xaxis.label, axis.yaxis.label):
-        text.set_size(size)
+        text.set_fontsize(size)
         text.set_color(INK)
-    axis.title.set_size(size + 1.5)
+    axis.title.set_fontsize(size + 1.5)
     axis.title.set_color(INK)
 
 
@@ -169,9 +169,7 @@ def place(figure: Figure, left: float, top: float, width: float, height: float) 
     return figure.add_axes((left / across, 1 - (top + height) / down, width / across, height / down))
 
 
-def colour_bar(
-    axis: Axes, image: AxesImage, label: str, extend: Literal["neither", "both"] = "neither"
-) -> None:
+def colour_bar(axis: Axes, image: AxesImage, label: str, extend: Literal["neither", "both"] = "neither") -> None:
     """Turn axes into the colour bar of an image, lying or standing as the axes are.
 
     Args:
@@ -182,9 +180,7 @@ def colour_bar(
     """
     box = axis.get_window_extent()
     lying = box.width > box.height
-    bar = axis.figure.colorbar(
-        image, cax=axis, orientation="horizontal" if lying else "vertical", extend=extend
-    )
+    bar = axis.figure.colorbar(image, cax=axis, orientation="horizontal" if lying else "vertical", extend=extend)
     bar.set_label(label)
     bar.outline.set_linewidth(0.5)
     tidy(axis)
