@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from fwi_lightning.data.folds import Block, assign_folds, rows_of_fold, split_ta
 from fwi_lightning.data.npy import Maps
 from fwi_lightning.data.resume import ResumableLoader
 from fwi_lightning.data.sampler import EpochSampler, ShareSampler
+from fwi_lightning.data.workers import worker_settings
 from fwi_lightning.errors import UserError
 from fwi_lightning.geology import FAMILIES
 from fwi_lightning.survey import OPENFWI, Survey
@@ -166,18 +164,7 @@ class GathersDataModule(lightning.LightningDataModule):
 
     def _reading(self) -> dict[str, Any]:
         """Settings of all loaders."""
-        settings: dict[str, Any] = {
-            "num_workers": self.num_workers,
-            "pin_memory": torch.cuda.is_available(),
-        }
-        if self.num_workers > 0:
-            # A forked copy of a process in which a numba parallel region has run hangs. A server that was
-            # started clean can be forked, and does so faster than Python starts anew.
-            methods = multiprocessing.get_all_start_methods()
-            settings["multiprocessing_context"] = "forkserver" if "forkserver" in methods else "spawn"
-            settings["worker_init_fn"] = _start_worker
-            settings["persistent_workers"] = True  # a start takes seconds, an epoch may take less
-        return settings
+        return {"pin_memory": torch.cuda.is_available()} | worker_settings(self.num_workers)
 
     def split_table(self) -> list[dict[str, Any]]:
         """The folds as a table: part, first_row, last_row, family, fold."""
@@ -238,12 +225,3 @@ class GathersDataModule(lightning.LightningDataModule):
                     f"the checkpoint was trained with {name}={state_dict[name]}, this run has {now}: "
                     "resume with the same data and folds, or start a new run from its weights."
                 )
-
-
-def _start_worker(number: int) -> None:
-    """One thread a worker: many workers with a thread a core each would fight over the cores."""
-    os.environ["NUMBA_NUM_THREADS"] = "1"
-    if "numba" in sys.modules:
-        import numba
-
-        numba.set_num_threads(1)

@@ -49,9 +49,7 @@ class GathersDataset(Dataset[dict[str, Any]]):
         self.parts = list(parts)
         self.families = list(families) if families is not None else sorted({part.family for part in parts})
         self._ends = list(accumulate(part.samples for part in self.parts))
-        self.rows = (
-            np.arange(self._ends[-1] if self._ends else 0) if rows is None else np.array(rows, np.int64)
-        )
+        self.rows = np.arange(self._ends[-1] if self._ends else 0) if rows is None else np.array(rows, np.int64)
         self._family = {name: number for number, name in enumerate(self.families)}
         self._maps = Maps()
 

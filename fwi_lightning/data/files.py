@@ -81,9 +81,7 @@ def find_parts(
     # resolve() would follow links, and a link may well be what carries the family's name.
     root = Path(os.path.abspath(Path(root).expanduser()))  # noqa: PTH100
     if not root.exists():
-        raise UserError(
-            f"{root} does not exist: set the data's root to a folder of .npy files or to one .npy file."
-        )
+        raise UserError(f"{root} does not exist: set the data's root to a folder of .npy files or to one .npy file.")
     if split is not None:
         pairs = read_split(Path(split), root, family_of, labels)
     elif root.is_file():
@@ -212,16 +210,13 @@ def _part(gathers: Path, velocity: Path | None, root: Path, survey: Survey, any_
     header = read_header(gathers)
     if header.dtype.kind != "f":
         raise UserError(
-            f"{gathers} holds {header.dtype} values: "
-            "gathers must be float32 or float16, convert them with astype."
+            f"{gathers} holds {header.dtype} values: gathers must be float32 or float16, convert them with astype."
         )
     samples, shape = _gathers_shape(gathers, header, survey, any_width)
     if samples == 0:
-        raise UserError(
-            f"{gathers} holds no samples (shape {header.shape}): remove the file or write it again."
-        )
+        raise UserError(f"{gathers} holds no samples (shape {header.shape}): remove the file or write it again.")
     if velocity is not None:
-        labelled = _velocity_samples(velocity, read_header(velocity), survey, shape[2] if any_width else None)
+        labelled = velocity_samples(velocity, read_header(velocity), survey, shape[2] if any_width else None)
         if labelled != samples:
             raise UserError(
                 f"{velocity} holds {labelled} samples and {gathers} {samples}: "
@@ -232,9 +227,7 @@ def _part(gathers: Path, velocity: Path | None, root: Path, survey: Survey, any_
     return Part(gathers, velocity, family_of(gathers, root), samples, name.with_suffix("").as_posix(), shape)
 
 
-def _gathers_shape(
-    path: Path, header: Header, survey: Survey, any_width: bool
-) -> tuple[int, tuple[int, int, int]]:
+def _gathers_shape(path: Path, header: Header, survey: Survey, any_width: bool) -> tuple[int, tuple[int, int, int]]:
     """Number of samples and (shots, time, receivers) of a file of gathers."""
     shots, time, receivers = survey.gathers_shape
     found = [length for length in header.shape if length != 1]
@@ -264,12 +257,23 @@ def _difference(found: list[int], wanted: tuple[int, int, int]) -> str:
     return f"; it has {' and '.join(differences)}: set the survey to the one that recorded it"
 
 
-def _velocity_samples(path: Path, header: Header, survey: Survey, width: int | None) -> int:
-    """Number of maps in a velocity file."""
+def velocity_samples(path: Path, header: Header, survey: Survey, width: int | None = None) -> int:
+    """Number of maps in a velocity file.
+
+    Args:
+        path: The file, for the error.
+        header: Its header.
+        survey: The survey, whose grid the maps must have.
+        width: Width of the maps. Default: that of the survey's grid.
+
+    Returns:
+        The number.
+
+    Raises:
+        UserError: If the file holds no numbers, or maps on another grid.
+    """
     if header.dtype.kind not in "fiu":
-        raise UserError(
-            f"{path} holds {header.dtype} values: velocity must be floating-point or whole numbers in m/s."
-        )
+        raise UserError(f"{path} holds {header.dtype} values: velocity must be floating-point or whole numbers in m/s.")
     depth, columns = survey.grid[0], survey.grid[1] if width is None else width
     samples = _samples(header.shape, (depth, columns))
     if samples is None:

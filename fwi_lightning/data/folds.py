@@ -93,9 +93,7 @@ def _whole_files(
     shuffled = generator.permutation(members)
     tie = generator.permutation(len(totals))
     blocks = []
-    for index in sorted(
-        shuffled.tolist(), key=lambda index: -parts[index].samples
-    ):  # stable: ties stay shuffled
+    for index in sorted(shuffled.tolist(), key=lambda index: -parts[index].samples):  # stable: ties stay shuffled
         fold = int(np.lexsort((tie, totals + sizes, sizes))[0])
         sizes[fold] += parts[index].samples
         blocks.append(Block(index, 0, parts[index].samples, fold))
@@ -189,8 +187,6 @@ def write_split(path: Path, table: Sequence[dict[str, Any]]) -> None:
             writer.writerows(table)
         temporary.replace(path)
     except OSError as error:
-        raise UserError(
-            f"{path} cannot be written ({error.strerror}): use a folder you may write to."
-        ) from None
+        raise UserError(f"{path} cannot be written ({error.strerror}): use a folder you may write to.") from None
     finally:
         temporary.unlink(missing_ok=True)

@@ -62,18 +62,21 @@ class ResumableLoader(DataLoader[dict[str, Any]]):
             "epoch": epoch.processed,
             "consumed": kept * (self.batch_size or 1) * self.sampler.num_replicas,
             "finished": finished,
-            "validated": not pending or self._validation_complete(),
+            "validated": not (pending and self._validation_missing()),
             "stepped": loop._batches_that_stepped + pending,
             "samples": self.sampler.length,
         }
 
-    def _validation_complete(self) -> bool:
-        """Whether a validation under way has come to its end, where ModelCheckpoint saves."""
+    def _validation_missing(self) -> bool:
+        """Whether a validation falls due at the batch just trained on and has not come to its end."""
         assert self.trainer is not None
-        progress = self.trainer.fit_loop.epoch_loop.val_loop.batch_progress
-        whole = progress.is_last_batch and progress.current.completed == progress.current.ready
-        stopped = self.trainer.state.status == TrainerStatus.INTERRUPTED
-        return self.trainer.validating and whole and not stopped
+        fit = self.trainer.fit_loop
+        if self.trainer.validating:
+            progress = fit.epoch_loop.val_loop.batch_progress
+            whole = progress.is_last_batch and progress.current.completed == progress.current.ready
+            # Whole, but stopped by an exception: what comes after the last batch, the scores, is missing.
+            return not whole or self.trainer.state.status == TrainerStatus.INTERRUPTED
+        return fit._data_fetcher is not None and fit.epoch_loop._should_check_val_fx(fit._data_fetcher)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved position. Lightning calls this before the first batch of a resumed run.
@@ -123,12 +126,14 @@ def _set_inside_epoch(trainer: lightning.Trainer, state: dict[str, Any], batches
     _set(progress.total, progress.total.processed + batches - progress.current.processed)
     _set(progress.current, batches)
     progress.is_last_batch = state["finished"]
-    loop._batches_that_stepped = state["stepped"]
-    # If a validation falls due at this batch, Lightning comes by it again: it repeats the one it believes to
-    # have been stopped inside its first batch, and passes over one it believes done.
+    loop._batches_that_stepped = state["stepped"] - 1  # Lightning adds one on both of the ways below
     validation: Any = loop.val_loop.batch_progress
     validation.reset()
-    if not state["validated"]:
+    if state["validated"]:
+        # Stopped inside the next batch: Lightning starts with that one, past any validation.
+        progress.total.ready = progress.total.started = progress.total.processed + 1
+    else:
+        # Stopped inside the first batch of a validation: Lightning runs that validation first.
         validation.total.ready = validation.total.started = 1
 
 

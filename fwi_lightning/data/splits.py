@@ -32,9 +32,7 @@ def read_split(
     """
     path = next((path for path in (split.expanduser(), root / split) if path.is_file()), None)
     if path is None:
-        raise UserError(
-            f"{split} does not exist, nor does {root / split}: set split to the list of files to use."
-        )
+        raise UserError(f"{split} does not exist, nor does {root / split}: set split to the list of files to use.")
     lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()]
     pairs: dict[tuple[Path, Path | None], None] = {}
     bases = list(_bases(path, root, family_of))

@@ -33,9 +33,7 @@ def with_truth(parts: Sequence[Part], truth: str | Path, survey: Survey = OPENFW
     """
     root = Path(truth)
     if not root.exists():
-        raise UserError(
-            f"{root} does not exist: set truth= to a velocity file or to the folder that holds them."
-        )
+        raise UserError(f"{root} does not exist: set truth= to a velocity file or to the folder that holds them.")
     if root.is_file() and len(parts) > 1:
         raise UserError(
             f"{root} is one file for {len(parts)} files of gathers: set truth= to the folder with a file for each."
@@ -63,10 +61,7 @@ def _find(part: Part, root: Path) -> Path:
 
 def _names(name: Path) -> Iterator[Path]:
     """Names that a velocity file may have: words exchanged in any part of the path; then without its folder."""
-    choices = [
-        dict.fromkeys([word, _WORD.sub(lambda match: PARTNERS[match[1]], word, count=1)])
-        for word in name.parts
-    ]
+    choices = [dict.fromkeys([word, _WORD.sub(lambda match: PARTNERS[match[1]], word, count=1)]) for word in name.parts]
     found = [Path(*words) for words in itertools.product(*choices)]
     yield from found
     yield from dict.fromkeys(Path(path.name) for path in found if len(path.parts) > 1)

@@ -93,9 +93,7 @@ def survey_settings(
             raise UserError(f"{name} must be at least {least}, got {number}.")
     unknown = [family for family in families if family not in FAMILIES]
     if unknown or not families:
-        raise UserError(
-            f"families must be some of {', '.join(FAMILIES)}, got {unknown[0] if unknown else 'none'}."
-        )
+        raise UserError(f"families must be some of {', '.join(FAMILIES)}, got {unknown[0] if unknown else 'none'}.")
     chosen = [family for family in FAMILIES if family in families]
     return {"families": chosen} | numbers | {"maps_version": MAPS_VERSION, "survey": survey.to_dict()}
 
@@ -119,9 +117,7 @@ def _write(
         return output
     with Progress(f"simulating {output}", done, total, on_progress) as progress:
         for part in missing:
-            manifest["parts"][part["gathers"]] = _write_part(
-                output, part, settings["seed"], survey, batch, progress
-            )
+            manifest["parts"][part["gathers"]] = _write_part(output, part, settings["seed"], survey, batch, progress)
             _save_manifest(output, manifest)
     return output
 
@@ -228,10 +224,7 @@ def _is_whole(output: Path, entry: dict[str, Any] | None) -> bool:
     if entry is None:
         return False
     try:
-        return all(
-            (output / entry[name]).stat().st_size == entry[f"{name}_bytes"]
-            for name in ("gathers", "velocity")
-        )
+        return all((output / entry[name]).stat().st_size == entry[f"{name}_bytes"] for name in ("gathers", "velocity"))
     except FileNotFoundError:
         return False
 
@@ -242,9 +235,7 @@ def _open_manifest(output: Path, settings: dict[str, Any]) -> dict[str, Any]:
     if not path.exists():
         foreign = next((file for file in output.rglob("*.npy")), None)
         if foreign is not None:
-            raise UserError(
-                f"{output} holds files that were not simulated here, such as {foreign}: choose another."
-            )
+            raise UserError(f"{output} holds files that were not simulated here, such as {foreign}: choose another.")
         manifest = {
             "package_version": importlib.metadata.version("fwi-lightning"),
             "settings": settings,
@@ -260,9 +251,7 @@ def _open_manifest(output: Path, settings: dict[str, Any]) -> dict[str, Any]:
         raise UserError(f"{path} is no manifest of a simulated survey: choose another folder.") from None
     for name, now in settings.items():
         if before.get(name) != now:
-            raise UserError(
-                f"{output} holds a survey {_other(name, before.get(name), now)}: choose another folder."
-            )
+            raise UserError(f"{output} holds a survey {_other(name, before.get(name), now)}: choose another folder.")
     return manifest
 
 
