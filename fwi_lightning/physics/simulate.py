@@ -55,8 +55,7 @@ def _check_tensor(velocity: torch.Tensor, survey: Survey) -> None:
         )
     if not velocity.is_floating_point():
         raise UserError(
-            f"velocity must be of a floating-point type, got {velocity.dtype}: "
-            "convert it with velocity.float()."
+            f"velocity must be of a floating-point type, got {velocity.dtype}: convert it with velocity.float()."
         )
     if velocity.requires_grad and torch.is_grad_enabled():
         raise UserError(
