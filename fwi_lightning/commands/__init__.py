@@ -45,14 +45,19 @@ def run(command: str) -> None:
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=command)
     def entry(config: DictConfig) -> None:
-        importlib.import_module(COMMANDS[command][0]).main(config)
+        try:
+            importlib.import_module(COMMANDS[command][0]).main(config)
+        except UserError as error:
+            _fail(str(error))
+        except OmegaConfBaseException as error:
+            _fail(explain(error, command))
 
     try:
         entry()
-    except UserError as error:
-        _fail(str(error))
-    except (HydraException, OmegaConfBaseException) as error:
+    except HydraException as error:
         _fail(explain(error, command))
+    except OSError as error:
+        _fail(f"{error.filename} cannot be written ({error.strerror}): choose another folder.")
     except KeyboardInterrupt:
         print("stopped.", file=sys.stderr)
         sys.exit(130)

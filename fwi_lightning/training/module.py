@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fwi_lightning.config import build, find_class
+from fwi_lightning.errors import UserError
 from fwi_lightning.training.metrics import SCORES, VelocityScores, score_samples
 
 Batch = Mapping[str, Tensor]
@@ -99,9 +101,25 @@ class InversionModule(lightning.LightningModule):
         if config is None:
             return optimizer
         known = inspect.signature(find_class(config["_target_"])).parameters
-        steps = {"total_steps": int(self.trainer.estimated_stepping_batches)} if "total_steps" in known else {}
+        steps = {"total_steps": self._total_steps()} if "total_steps" in known else {}
         scheduler = build(config, optimizer=optimizer, **steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _total_steps(self) -> int:
+        """Optimiser steps of the whole run.
+
+        Lightning's own estimate makes the training loader before a resumed run knows its position, which is then lost.
+        """
+        trainer = self.trainer
+        batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
+        limit = trainer.limit_train_batches
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        per_epoch = math.ceil(batches / trainer.accumulate_grad_batches)
+        limits = [per_epoch * trainer.max_epochs] if (trainer.max_epochs or 0) > 0 else []
+        limits += [trainer.max_steps] if trainer.max_steps > 0 else []
+        if not limits:
+            raise UserError("this schedule needs the length of the run: set trainer.max_epochs or trainer.max_steps.")
+        return min(limits)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the state of the random numbers: dropout goes on where it was."""
