@@ -1,7 +1,11 @@
-"""The scheme of OpenFWI in plain NumPy float64: what the simulator is judged by. Shares no code with the
-package."""
+"""The scheme of OpenFWI in plain NumPy: what the simulator is judged by. It shares no code with the package."""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import starmap
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,58 +13,69 @@ from numpy.typing import NDArray
 from fwi_lightning.survey import Survey
 
 
-def reference(
-    velocity: NDArray[np.float32], survey: Survey, dtype: type = np.float64
+def simulate_plainly(
+    velocity: NDArray[np.float32], survey: Survey, shot: int, dtype: type = np.float64
 ) -> NDArray[np.floating]:
-    """Gathers of the survey over each map, every shot on the whole padded grid.
+    """One shot on the whole padded grid.
 
     Args:
-        velocity: (samples, depth, width), m/s.
+        velocity: (depth, width), m/s.
         survey: The acquisition.
-        dtype: Precision of the computation. Default float64.
+        shot: Which of its shots.
+        dtype: Precision of the fields. Default float64.
 
     Returns:
-        (samples, shots, time, receivers).
+        (time, receivers).
     """
     dt, dx, nbc = survey.time_step, survey.spacing, survey.sponge
-    padded = np.pad(velocity.astype(np.float64), ((0, 0), (nbc, nbc), (nbc, nbc)), mode="edge")
+    padded = np.pad(velocity.astype(np.float64), nbc, mode="edge")
     alpha = ((padded * dt) / dx) ** 2
-    kappa = np.stack([damping(v.min(), survey) for v in velocity.astype(np.float64)]) * dt
-
-    # One axis for the shots: (samples, 1, z, x) against the fields' (samples, shots, z, x).
-    alpha, kappa = alpha[:, None].astype(dtype), kappa[:, None].astype(dtype)
-    centre, old = 2 - 5 * alpha - kappa, 1 - kappa
-    near, far = alpha * dtype(4 / 3), alpha * dtype(-1 / 12)
+    kappa = damping(padded.min(), survey) * dt
+    centre = (2 - 5 * alpha - kappa).astype(dtype)
+    previous = (1 - kappa).astype(dtype)
+    alpha = alpha.astype(dtype)
 
     wavelet = survey.wavelet().astype(dtype)
-    shots = np.arange(survey.shots)
-    source_row, source_columns = nbc + survey.shot_row, nbc + np.array(survey.shot_columns)
-    force = ((padded[:, source_row, source_columns] * dt) ** 2).astype(dtype)
-    receiver_row, receiver_columns = nbc + survey.receiver_row, nbc + np.array(survey.receiver_columns)
+    source = nbc + survey.shot_row, nbc + survey.shot_columns[shot]
+    force = dtype((padded[source] * dt) ** 2)
+    receivers = nbc + survey.receiver_row, nbc + np.array(survey.receiver_columns)
 
-    p = np.zeros((len(velocity), survey.shots, *padded.shape[1:]), dtype)
-    p_previous = np.zeros_like(p)
-    gathers = np.empty((len(velocity), survey.shots, survey.samples, survey.receivers), dtype)
+    p, p_previous = np.zeros(padded.shape, dtype), np.zeros(padded.shape, dtype)
+    gather = np.empty((survey.samples, survey.receivers), dtype)
     for it in range(survey.samples):
-        distance_1 = np.roll(p, 1, 2) + np.roll(p, -1, 2) + np.roll(p, 1, 3) + np.roll(p, -1, 3)
-        distance_2 = np.roll(p, 2, 2) + np.roll(p, -2, 2) + np.roll(p, 2, 3) + np.roll(p, -2, 3)
-        p_next = centre * p - old * p_previous + near * distance_1 + far * distance_2
-        p_next[:, shots, source_row, source_columns] += force * wavelet[it]
-        gathers[:, :, it] = p_next[:, :, receiver_row, receiver_columns]
+        at_1 = np.roll(p, 1, 0) + np.roll(p, -1, 0) + np.roll(p, 1, 1) + np.roll(p, -1, 1)
+        at_2 = np.roll(p, 2, 0) + np.roll(p, -2, 0) + np.roll(p, 2, 1) + np.roll(p, -2, 1)
+        p_next = centre * p - previous * p_previous + alpha * (dtype(4 / 3) * at_1 - dtype(1 / 12) * at_2)
+        p_next[source] += force * wavelet[it]
+        gather[it] = p_next[receivers]
         p_previous, p = p, p_next
-    return gathers
+    return gather
 
 
 def damping(slowest: float, survey: Survey) -> NDArray[np.float64]:
-    """The sponge of one map: (depth + 2 nbc, width + 2 nbc), in 1/s, zero inside the map."""
+    """The sponge of a map: (depth + 2 nbc, width + 2 nbc), in 1/s, zero inside the map."""
     nbc, (depth, width) = survey.sponge, survey.grid
     a = (nbc - 1) * survey.spacing
     k = 3 * slowest * np.log(1e7) / (2 * a)
-    strip = k * (np.arange(nbc) * survey.spacing / a) ** 2
     damp = np.zeros((depth + 2 * nbc, width + 2 * nbc))
     for i in range(nbc):
-        damp[nbc - 1 - i, nbc : nbc + width] = strip[i]
-        damp[nbc + depth + i, nbc : nbc + width] = strip[i]
-        damp[:, nbc - 1 - i] = strip[i]
-        damp[:, nbc + width + i] = strip[i]
+        strip = k * (i * survey.spacing / a) ** 2
+        damp[nbc - 1 - i, nbc : nbc + width] = strip
+        damp[nbc + depth + i, nbc : nbc + width] = strip
+        damp[:, nbc - 1 - i] = strip
+        damp[:, nbc + width + i] = strip
     return damp
+
+
+def simulate_all_plainly(
+    shots: Sequence[tuple[NDArray[np.float32], Survey, int]],
+) -> list[NDArray[np.floating]]:
+    """`simulate_plainly` of each (velocity, survey, shot), on all cores."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [future.result() for future in starmap(pool.submit, ((simulate_plainly, *s) for s in shots))]
+
+
+def relative_error(found: NDArray[np.floating], expected: NDArray[np.floating]) -> float:
+    """Rms of the difference as a part of the rms of what was expected."""
+    difference = found.astype(np.float64) - expected
+    return float(np.sqrt(np.mean(difference**2) / np.mean(expected.astype(np.float64) ** 2)))
