@@ -57,7 +57,7 @@ def run(command: str) -> None:
     except HydraException as error:
         _fail(explain(error, command))
     except OSError as error:
-        _fail(f"{error.filename} cannot be written ({error.strerror}): choose another folder.")
+        _fail(f"{error.filename!s} cannot be written ({error.strerror}): choose another folder.")
     except KeyboardInterrupt:
         print("stopped.", file=sys.stderr)
         sys.exit(130)
@@ -89,7 +89,7 @@ def _known_keys(command: str, key: str) -> list[str]:
     found = OmegaConf.select(node, parent) if parent else node
     if not isinstance(found, DictConfig):
         parent, found = "", node
-    return [f"{parent}.{name}" if parent else str(name) for name in found]
+    return [f"{parent}.{name!s}" if parent else str(name) for name in found]
 
 
 def _fail(sentence: str) -> NoReturn:

@@ -35,7 +35,7 @@ class RunLogger(CSVLogger):
     @rank_zero_experiment
     def experiment(self) -> ExperimentWriter:
         """The writer, made when first needed."""
-        if self._experiment is None:
+        if not isinstance(self._experiment, _ContinuingWriter):
             self._experiment = _ContinuingWriter(log_dir=self.log_dir)
         return self._experiment
 

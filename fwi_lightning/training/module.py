@@ -115,7 +115,8 @@ class InversionModule(lightning.LightningModule):
         limit = trainer.limit_train_batches
         batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
         per_epoch = math.ceil(batches / trainer.accumulate_grad_batches)
-        limits = [per_epoch * trainer.max_epochs] if (trainer.max_epochs or 0) > 0 else []
+        epochs = trainer.max_epochs or 0  # -1 and None: no limit
+        limits = [per_epoch * epochs] if epochs > 0 else []
         limits += [trainer.max_steps] if trainer.max_steps > 0 else []
         if not limits:
             raise UserError("this schedule needs the length of the run: set trainer.max_epochs or trainer.max_steps.")

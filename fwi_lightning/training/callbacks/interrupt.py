@@ -46,9 +46,8 @@ class Interrupt(Callback):
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: Any
     ) -> None:
         """Save and stop if Ctrl-C was pressed."""
-        if self.asked and not trainer.fast_dev_run:
-            trainer.save_checkpoint(self.path)
         if self.asked:
+            trainer.save_checkpoint(self.path)
             raise KeyboardInterrupt
 
     def _ask(self, number: int, frame: FrameType | None) -> None:

@@ -1,0 +1,102 @@
+import numpy as np
+import pytest
+import torch
+
+from fwi_lightning.errors import UserError
+from fwi_lightning.geology import draw
+from fwi_lightning.models import InputTransform, InversionNet, ShallowUNet
+from fwi_lightning.physics import simulate
+from fwi_lightning.survey import OPENFWI, Survey
+
+MODELS = {"shallow_unet": lambda survey: ShallowUNet(survey, width=4), "inversionnet": InversionNet}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_gathers_become_a_map_in_metres_per_second_and_gradients_reach_every_weight(name):
+    model = MODELS[name](OPENFWI)
+    velocity = model(torch.randn(2, 5, 1000, 70))
+    assert velocity.shape == (2, 1, 70, 70)
+    assert 1000 < velocity.mean() < 5000
+    (velocity / 1000).square().mean().backward()
+    untouched = [key for key, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()]
+    assert untouched == []
+
+
+@pytest.mark.parametrize("width", [70, 100, 190])
+def test_shallow_unet_fits_its_survey(width):
+    survey = Survey.surface(width, depth=50, shots=3, samples=600)
+    assert ShallowUNet(survey, width=4)(torch.randn(2, *survey.gathers_shape)).shape == (2, 1, 50, width)
+
+
+def test_inversionnet_has_the_published_layers():
+    """Kernels as github lanl/OpenFWI lists them: inputs, outputs, kernel; each with its bias and a batch norm."""
+    layers = [(5, 32, 7), (32, 64, 3), (64, 64, 3), (64, 64, 3), (64, 64, 3), (64, 128, 3), (128, 128, 3)]
+    layers += [(128, 128, 9), (128, 128, 9), (128, 256, 9), (256, 256, 9), (256, 256, 9), (256, 256, 9)]
+    layers += [(256, 512, 8 * 9), (512, 512, 25), (512, 512, 9), (512, 256, 16), (256, 256, 9), (256, 128, 16)]
+    layers += [(128, 128, 9), (128, 64, 16), (64, 64, 9), (64, 32, 16), (32, 32, 9), (32, 1, 9)]
+    expected = sum(inputs * outputs * kernel + 3 * outputs for inputs, outputs, kernel in layers)
+    assert sum(p.numel() for p in InversionNet(OPENFWI).parameters()) == expected
+
+
+def test_inversionnet_says_which_grid_it_makes():
+    with pytest.raises(UserError, match=r"makes maps of \(70, 70\), the survey's grid is \(70, 100\)"):
+        InversionNet(Survey.surface(100))
+
+
+def test_half_precision_loses_no_more_than_the_network_does():
+    torch.manual_seed(0)
+    model = ShallowUNet(OPENFWI, width=4).eval()
+    gathers = torch.randn(1, 5, 1000, 70)
+    exact = model(gathers)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = model(gathers)
+    assert half.dtype == torch.float32
+    # bfloat16 around 3000 would know multiples of 16 m/s only
+    assert len(torch.unique(half.round())) > len(torch.unique((half / 16).round()))
+    assert (half - exact).abs().mean() < 30
+
+
+def test_predict_does_not_depend_on_batches_and_leaves_the_mode_alone():
+    torch.manual_seed(0)
+    model = ShallowUNet(OPENFWI, width=4)
+    gathers = np.random.default_rng(0).normal(size=(5, 5, 1000, 70)).astype(np.float32)
+    whole = model.predict(gathers, batch_size=5)
+    np.testing.assert_allclose(model.predict(gathers, batch_size=2), whole, rtol=1e-5)
+    np.testing.assert_allclose(model.predict(gathers[3]), whole[3], rtol=1e-5)
+    assert model.training
+
+
+@pytest.mark.parametrize("shape", [(5, 1000, 60), (4, 1000, 70), (1000, 70), (1, 1, 5, 1000, 70)])
+def test_predict_names_the_shape_found_and_those_it_reads(shape):
+    with pytest.raises(UserError, match=r"gathers have shape .*; this model reads \(5, 1000, 70\)"):
+        ShallowUNet(OPENFWI, width=4).predict(np.zeros(shape, np.float32))
+
+
+def test_the_transform_has_unit_scale_on_what_it_was_fitted_to_and_keeps_the_sign():
+    maps = np.concatenate([draw("FlatVel_A", 2, seed=0), draw("CurveFault_B", 2, seed=0)])[:, 0]
+    gathers = simulate(torch.from_numpy(maps))
+    transform = InputTransform(OPENFWI)
+    transform.fit(gathers)
+    read = transform(gathers)
+    assert read.shape == (4, 5, 250, 70)
+    assert torch.equal(read.sign(), gathers[:, :, ::4].sign())
+    rms = read.square().mean(dim=(0, 1, 3)).sqrt().numpy()
+    assert rms.max() == pytest.approx(1.0, abs=1e-4)
+    assert (rms > 0.999).mean() > 0.5, "late arrivals do not count as much as early ones"
+
+
+def test_four_milliseconds_lose_nothing_of_the_record():
+    """What every fourth sample leaves out comes back by band-limited interpolation."""
+    record = simulate(torch.from_numpy(draw("CurveFault_B", 1, seed=1)[0, 0]))[:, :996].double().numpy()
+    window = np.hanning(996)[:, None]  # a record that ends where it begins can be periodic
+    record = record * window
+    spectrum = np.fft.rfft(record[:, ::4], axis=1)
+    full = np.zeros((5, 499, 70), complex)
+    full[:, : spectrum.shape[1]] = spectrum
+    back = np.fft.irfft(full, n=996, axis=1) * 4
+    assert np.sqrt(((back - record) ** 2).mean() / (record**2).mean()) < 1e-3
+
+
+def test_a_time_step_that_does_not_fit_is_refused():
+    with pytest.raises(UserError, match=r"must be a multiple of the survey's 0.001 s, got 0.0025 s"):
+        InputTransform(OPENFWI, 0.0025)
