@@ -107,10 +107,8 @@ def _runs(
     ends = np.cumsum([parts[index].samples for index in members])
     total = int(ends[-1])
     if total < folds:
-        raise UserError(
-            f"family {family} has {total} samples, fewer than folds={folds}: "
-            f"set folds to {max(total, 2)} or less, or add data of this family."
-        )
+        change = f"set folds to {total} or less, or add data of it" if total > 1 else "add data of it or leave it out"
+        raise UserError(f"family {family} has {total} samples, fewer than folds={folds}: {change}.")
     cuts = [total * fold // folds for fold in range(folds + 1)]
     blocks = []
     for fold, first, last in zip(generator.permutation(folds).tolist(), cuts[:-1], cuts[1:], strict=True):

@@ -68,14 +68,18 @@ def write_survey(
     output = Path(output)
     settings = survey_settings(families, samples_per_family, samples_per_file, seed, survey)
     try:
+        # First without a lock: a whole survey may lie where nothing can be written.
+        if (output / MANIFEST).exists() and not _missing(output, _read_manifest(output, settings)):
+            return output
         output.mkdir(parents=True, exist_ok=True)
         with _locked(output):
-            return _write(output, settings, survey, batch, on_progress)
+            _write(output, settings, survey, batch, on_progress)
     except OSError as error:
         raise UserError(
-            f"{output} cannot be written ({error.strerror or error}): choose a folder you may write to, "
-            "on a disk with space."
+            f"{output} cannot be written ({error.strerror or error}): choose a folder you may write to, on a disk "
+            "with space."
         ) from None
+    return output
 
 
 def survey_settings(
@@ -104,22 +108,24 @@ def _write(
     survey: Survey,
     batch: int,
     on_progress: Callable[[int, int], None] | None,
-) -> Path:
+) -> None:
     """Write the parts that are missing."""
-    manifest = _open_manifest(output, settings)
     for leftover in output.rglob(".*.part"):
         leftover.unlink()
-    plan = list(_plan(settings))
-    missing = [part for part in plan if not _is_whole(output, manifest["parts"].get(part["gathers"]))]
-    total = sum(part["samples"] for part in plan)
+    manifest = _read_manifest(output, settings) if (output / MANIFEST).exists() else _begin_manifest(output, settings)
+    missing = _missing(output, manifest)
+    total = settings["samples_per_family"] * len(settings["families"])
     done = total - sum(part["samples"] for part in missing)
-    if not missing:
-        return output
     with Progress(f"simulating {output}", done, total, on_progress) as progress:
         for part in missing:
             manifest["parts"][part["gathers"]] = _write_part(output, part, settings["seed"], survey, batch, progress)
             _save_manifest(output, manifest)
-    return output
+
+
+def _missing(output: Path, manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """The parts of a survey that are not there and whole, in the order of writing."""
+    parts = manifest["parts"]
+    return [part for part in _plan(manifest["settings"]) if not _is_whole(output, parts.get(part["gathers"]))]
 
 
 def _plan(settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -229,20 +235,19 @@ def _is_whole(output: Path, entry: dict[str, Any] | None) -> bool:
         return False
 
 
-def _open_manifest(output: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """The manifest of the survey in the folder, begun if there is none."""
+def _begin_manifest(output: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Write the manifest of a survey without parts: from now on the folder belongs to these settings."""
+    foreign = next(output.rglob("*.npy"), None)
+    if foreign is not None:
+        raise UserError(f"{output} holds files that were not simulated here, such as {foreign}: choose another folder.")
+    manifest = {"package_version": importlib.metadata.version("fwi-lightning"), "settings": settings, "parts": {}}
+    _save_manifest(output, manifest)
+    return manifest
+
+
+def _read_manifest(output: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The manifest of the survey in the folder, if it has these settings."""
     path = output / MANIFEST
-    if not path.exists():
-        foreign = next((file for file in output.rglob("*.npy")), None)
-        if foreign is not None:
-            raise UserError(f"{output} holds files that were not simulated here, such as {foreign}: choose another.")
-        manifest = {
-            "package_version": importlib.metadata.version("fwi-lightning"),
-            "settings": settings,
-            "parts": {},
-        }
-        _save_manifest(output, manifest)
-        return manifest
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         before = manifest["settings"]
