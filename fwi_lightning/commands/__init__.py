@@ -57,6 +57,8 @@ def run(command: str) -> None:
     except HydraException as error:
         _fail(explain(error, command))
     except OSError as error:
+        if error.filename is None:
+            raise
         _fail(f"{error.filename!s} cannot be written ({error.strerror}): choose another folder.")
     except KeyboardInterrupt:
         print("stopped.", file=sys.stderr)

@@ -12,12 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from fwi_lightning.commands.folders import writable_folder
+from fwi_lightning.config import plain
 from fwi_lightning.data import find_parts
 from fwi_lightning.data.dataset import read_velocity
 from fwi_lightning.data.npy import Maps
 from fwi_lightning.errors import UserError
 from fwi_lightning.figures.maps import contact_sheet
 from fwi_lightning.geology import FAMILIES, draw, summarise
+from fwi_lightning.survey import Survey
 
 SHOWN = (
     "distinct_values",
@@ -46,10 +48,8 @@ def main(config: DictConfig) -> None:
     names = list(config.families) if config.families else list(FAMILIES)
     maps = {f"{name}": draw(name, config.maps, config.seed) for name in names}
     if config.input is not None:
-        maps |= _recorded(Path(config.input), config.maps)
-    sheet = contact_sheet(
-        {name: stack[: config.columns] for name, stack in maps.items()}, columns=config.columns
-    )
+        maps |= _recorded(Path(config.input), config.maps, Survey(**plain(config.physics)))
+    sheet = contact_sheet({name: stack[: config.columns] for name, stack in maps.items()}, columns=config.columns)
     sheet.savefig(folder / "contact_sheet.png", dpi=120)
     rows = summarise(maps)
     with (folder / "statistics.csv").open("w", newline="") as file:
@@ -60,11 +60,11 @@ def main(config: DictConfig) -> None:
     print(f"{folder / 'contact_sheet.png'}\n{folder / 'statistics.csv'}")
 
 
-def _recorded(root: Path, most: int) -> dict[str, NDArray[np.float32]]:
+def _recorded(root: Path, most: int, survey: Survey) -> dict[str, NDArray[np.float32]]:
     """At most `most` maps of every family found, under "<family> (recorded)"."""
     found: dict[str, list[NDArray[np.float32]]] = {}
     maps = Maps()
-    for part in find_parts(root):
+    for part in find_parts(root, survey=survey):
         stack = found.setdefault(f"{part.family} (recorded)", [])
         room = min(part.samples, most - len(stack))
         stack.extend(read_velocity(part, row, maps) for row in range(room))

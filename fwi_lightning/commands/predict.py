@@ -125,9 +125,7 @@ def _predict(
                     _write(part, waiting, folder, submission)
                     waiting = []
             counts = count_velocities(velocity.numpy())
-            results.velocity_counts = (
-                counts if results.velocity_counts is None else results.velocity_counts + counts
-            )
+            results.velocity_counts = counts if results.velocity_counts is None else results.velocity_counts + counts
             progress.advance(len(places))
     return results
 
@@ -174,12 +172,8 @@ def _summarise(results: Results, folder: Path, page: Path, submission: bool) -> 
     if flagged:
         print(f"{flagged} of {len(results.quality)} samples are flagged, see quality.csv")
     if results.scores:
-        print(
-            f"MAE {np.mean([row['mae'] for row in results.scores]):.1f} m/s over {len(results.scores)} true maps"
-        )
-    names = (
-        ["velocity", "quality.csv"] + ["scores.csv"] * bool(results.scores) + ["submission.csv"] * submission
-    )
+        print(f"MAE {np.mean([row['mae'] for row in results.scores]):.1f} m/s over {len(results.scores)} true maps")
+    names = ["velocity", "quality.csv"] + ["scores.csv"] * bool(results.scores) + ["submission.csv"] * submission
     for name in names:
         print(folder / name)
     print(page)

@@ -30,9 +30,7 @@ class Submission:
         try:
             self._file = self._temporary.open("w")
         except OSError as error:
-            raise UserError(
-                f"{self.path} cannot be written ({error.strerror}): choose another output."
-            ) from error
+            raise UserError(f"{self.path} cannot be written ({error.strerror}): choose another output.") from error
         return self
 
     def write(self, oid: str, velocity: NDArray[np.floating]) -> None:

@@ -34,7 +34,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(f"{path} is not a file: give ckpt= a checkpoint, such as RUN/checkpoints/best.ckpt.")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, BadZipFile, KeyError, ValueError) as error:
+    except (RuntimeError, OSError, pickle.UnpicklingError, EOFError, BadZipFile, KeyError, ValueError) as error:
         raise UserError(
             f"{path} is not a checkpoint that can be read: give ckpt= a file that train.py wrote, such as "
             "RUN/checkpoints/best.ckpt."
