@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from fwi_lightning.figures.style import VELOCITY_CMAP, VELOCITY_RANGE
 from fwi_lightning.survey import OPENFWI
 
+_BAR_WIDTH = 0.16  # inches
+
 
 def contact_sheet(
     maps: Mapping[str, NDArray[np.floating]], columns: int = 6, spacing: float = OPENFWI.spacing
@@ -18,8 +20,8 @@ def contact_sheet(
     """Show the first maps of every family, a row each, on one colour scale.
 
     Args:
-        maps: Name of a family -> (count, 1, depth, width) or (count, depth, width), m/s. Maps may differ in shape
-            between families; a family with fewer than `columns` maps leaves the rest of its row empty.
+        maps: Name of a family -> (count, 1, depth, width) or (count, depth, width), m/s. A family with fewer
+            than `columns` maps leaves the rest of its row empty.
         columns: Maps shown of each family. Default 6.
         spacing: Edge of a cell in metres, for the scale under the sheet. Default 10.
 
@@ -35,8 +37,9 @@ def contact_sheet(
     depth, width = next(iter(stacks.values())).shape[1:]
     cell = 1.15  # inches a map is wide
     height = cell * depth / width
-    figure = Figure(figsize=(columns * cell + 1.9, len(stacks) * height + 0.45), layout="compressed")
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
+    size = (columns * cell + 1.9, len(stacks) * height + 0.45)
+    figure = Figure(figsize=size)
+    figure.set_layout_engine("compressed", w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01)
     axes = figure.subplots(len(stacks), columns, squeeze=False)
     for row, (name, stack) in zip(axes, stacks.items(), strict=True):
         for column, axis in enumerate(row):
@@ -54,7 +57,7 @@ def contact_sheet(
             else:
                 axis.set_visible(False)
         row[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
-    bar = figure.colorbar(image, ax=axes, fraction=0.025, pad=0.012, aspect=45)
+    bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.012, aspect=size[1] / _BAR_WIDTH)
     bar.set_label("velocity (m/s)", fontsize=9)
     bar.ax.tick_params(labelsize=8)
     figure.supxlabel(f"each map {width * spacing:g} m wide, {depth * spacing:g} m deep", fontsize=8)

@@ -17,9 +17,9 @@ from fwi_lightning.geology.style import style_a, style_b
 Painter = Callable[[np.random.Generator, tuple[int, int]], NDArray[np.float64]]
 
 LEAST_CELLS = 30
-"""Fewest cells along either side of a map: below that eight layers, or a fault and its throw, have no room."""
+"""Fewest cells along either side of a map: below that, eight layers or a fault and its throw have no room."""
 
-# The place in this table is the family's number in the seed: append, never reorder, or every old data set changes.
+# The place in this table is the family's number in the seed: append, never reorder, or every map changes.
 _PAINTERS: dict[str, Painter] = {
     "FlatVel_A": partial(layers, bent=False, growing=True),
     "FlatVel_B": partial(layers, bent=False, growing=False),
@@ -37,24 +37,24 @@ FAMILIES: tuple[str, ...] = tuple(_PAINTERS)
 """The ten families by their OpenFWI names, in a fixed order."""
 
 
-def draw(
-    family: str, count: int, seed: int, start: int = 0, shape: tuple[int, int] = (70, 70)
-) -> NDArray[np.float32]:
+def draw(family: str, count: int, seed: int, start: int = 0, shape: tuple[int, int] = (70, 70)) -> NDArray[np.float32]:
     """Draw velocity maps of one family.
 
-    Map i depends on (seed, family, i, shape) alone, so `draw(f, 10, s)[5]` is `draw(f, 1, s, start=5)[0]`: a long
-    simulation resumes where it stopped, and its parts can be made on different machines.
+    Map i depends on (seed, family, i, shape) alone, so `draw(f, 10, s)[5]` is `draw(f, 1, s, start=5)[0]`:
+    a long simulation resumes where it stopped, and its parts can be made on different machines.
 
     Args:
         family: One of `FAMILIES`.
         count: Number of maps, at least 1.
         seed: Whole number, 0 or more.
         start: Index of the first map. Default 0.
-        shape: Cells of a map, (depth, width), each at least 30. Default (70, 70), as in OpenFWI. Lengths along depth
-            (thicknesses, throws) grow with the depth, lengths along the line keep their number of cells.
+        shape: Cells of a map, (depth, width), each at least 30. Default (70, 70), as in OpenFWI. In the Vel and
+            Fault families lengths along depth (thicknesses, throws, bends) grow with the depth; lengths along
+            the line, and those of the Style textures, keep their number of cells.
 
     Returns:
-        (count, 1, depth, width) float32, m/s, all within 1500..4500. Whole numbers in the Vel and Fault families.
+        (count, 1, depth, width) float32, m/s, all within 1500..4500; whole numbers in the Vel and Fault
+        families.
 
     Raises:
         UserError: If the family is unknown, or a number is out of range.

@@ -17,12 +17,10 @@ SHORTEST_PERIOD = 14
 _LAYER_COUNTS = np.arange(3, 9)
 _LAYER_CHANCES = np.array([1, 2, 2, 2, 2, 1]) / 10  # 3 and 8 layers are half as likely as 4 to 7
 _GAP_GROWING = 60  # m/s between neighbours of a growing stack; without it sorted draws come arbitrarily close
-_LARGEST_BEND = 10.0  # cells
+_BEND = (4.0, 12.0)  # cells: the sines seldom peak together, 12 in sum give 10 at most, mostly
 
 
-def layers(
-    rng: np.random.Generator, shape: tuple[int, int], bent: bool, growing: bool
-) -> NDArray[np.float64]:
+def layers(rng: np.random.Generator, shape: tuple[int, int], bent: bool, growing: bool) -> NDArray[np.float64]:
     """Draw a map of 3 to 8 layers, every interface flat or bent by one shared curve.
 
     Args:
@@ -41,7 +39,7 @@ def layers(
     velocities = draw_velocities(rng, count, growing, _GAP_GROWING if growing else 1)
     bend = np.zeros(width)
     if bent:
-        bend = draw_curve(rng, width, rng.uniform(2.0, _LARGEST_BEND) * depth / OPENFWI_DEPTH)
+        bend = draw_curve(rng, width, rng.uniform(*_BEND) * depth / OPENFWI_DEPTH)
     return fill(np.arange(depth)[:, None] + bend, interfaces, velocities)
 
 
@@ -71,7 +69,7 @@ def draw_interfaces(
 
 
 def draw_velocities(rng: np.random.Generator, count: int, growing: bool, gap: int) -> NDArray[np.int64]:
-    """Draw the velocities of a stack, uniform over 1500..4500 under the condition that no two are closer than `gap`.
+    """Draw the velocities of a stack: uniform over 1500..4500, no two of them closer than `gap`.
 
     Args:
         rng: Source of chance.
@@ -90,8 +88,8 @@ def draw_velocities(rng: np.random.Generator, count: int, growing: bool, gap: in
 def draw_curve(rng: np.random.Generator, width: int, amplitude: float) -> NDArray[np.float64]:
     """Draw a bending curve: a sum of sines with random phases whose amplitudes add up to `amplitude`.
 
-    On 70 columns the periods are 70/1 .. 70/5 cells. A wider line has more of them between its own width and 14 cells:
-    the same roughness, without repeating itself every 70 columns.
+    On 70 columns the periods are 70/1 .. 70/5 cells. A wider line has more of them, between its own width
+    and 14 cells: the same roughness, without repeating itself every 70 columns.
 
     Args:
         rng: Source of chance.
@@ -122,6 +120,6 @@ def fill(
     Returns:
         The shape of `rows`, float64, m/s.
     """
-    # rounded first: a cell belongs to one layer, and the same bend moves every interface by the same whole cells
+    # rounded first: then a bend moves every interface of a column by the same whole number of cells
     layer = np.searchsorted(interfaces, np.rint(rows), side="right")
     return velocities[layer].astype(np.float64)
