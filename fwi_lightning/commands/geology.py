@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
+import io
 from pathlib import Path
 
 import numpy as np
+import rich
 from numpy.typing import NDArray
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.table import Table
 
 from fwi_lightning.commands.folders import writable_folder
 from fwi_lightning.config import plain
@@ -19,18 +18,21 @@ from fwi_lightning.data.npy import Maps
 from fwi_lightning.errors import UserError
 from fwi_lightning.figures.maps import contact_sheet
 from fwi_lightning.geology import FAMILIES, draw, summarise
+from fwi_lightning.report.files import write_bytes
+from fwi_lightning.report.tables import records_table, write_csv
 from fwi_lightning.survey import Survey
 
-SHOWN = (
-    "distinct_values",
-    "layers_per_column",
-    "layer_thickness",
-    "jump",
-    "drop_share",
-    "monotone_columns",
-    "throw",
-)
-"""Statistics that the terminal shows; statistics.csv holds all."""
+SHOWN = {
+    "values": "distinct_values",
+    "layers": "layers_per_column",
+    "thickness": "layer_thickness",
+    "jump": "jump",
+    "drops": "drop_share",
+    "monotone": "monotone_columns",
+    "throw": "throw",
+    "slope": "vertical_slope",
+}
+"""Columns of the terminal's table and the statistics in them; statistics.csv holds all."""
 
 
 def main(config: DictConfig) -> None:
@@ -50,13 +52,16 @@ def main(config: DictConfig) -> None:
     if config.input is not None:
         maps |= _recorded(Path(config.input), config.maps, Survey(**plain(config.physics)))
     sheet = contact_sheet({name: stack[: config.columns] for name, stack in maps.items()}, columns=config.columns)
-    sheet.savefig(folder / "contact_sheet.png", dpi=120)
+    content = io.BytesIO()
+    sheet.savefig(content, dpi=120)
+    write_bytes(folder / "contact_sheet.png", content.getvalue())
     rows = summarise(maps)
-    with (folder / "statistics.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    Console().print(_table(rows))
+    write_csv(folder / "statistics.csv", rows)
+    shown = [
+        {"family": row["family"], "maps": row["maps"]} | {short: f"{row[name]:.2f}" for short, name in SHOWN.items()}
+        for row in rows
+    ]
+    rich.print(records_table(shown).to_rich("mean over the maps"))
     print(f"{folder / 'contact_sheet.png'}\n{folder / 'statistics.csv'}")
 
 
@@ -69,10 +74,3 @@ def _recorded(root: Path, most: int, survey: Survey) -> dict[str, NDArray[np.flo
         room = min(part.samples, most - len(stack))
         stack.extend(read_velocity(part, row, maps) for row in range(room))
     return {family: np.stack(stack) for family, stack in found.items()}
-
-
-def _table(rows: list[dict[str, str | float]]) -> Table:
-    table = Table("family", "maps", *SHOWN, title="mean over the maps")
-    for row in rows:
-        table.add_row(str(row["family"]), str(row["maps"]), *(f"{row[name]:.2f}" for name in SHOWN))
-    return table
