@@ -112,6 +112,16 @@ def test_other_surveys(name: str) -> None:
     assert max(errors.values()) < TOLERANCE, errors
 
 
+def test_fast_blocks_that_touch_at_their_corners() -> None:
+    # A wave slips through the corners. Blocks of 8 coincide with the tiles on which the simulator times the wave.
+    survey = Survey(
+        shot_columns=(1,), receiver_columns=(69,), shot_row=1, receiver_row=69, samples=400, sponge=40
+    )  # fmt: skip
+    blocks = np.where(np.eye(9) > 0, 4500.0, 1500.0)
+    velocity = np.kron(blocks, np.ones((8, 8)))[:70, :70].astype(np.float32)
+    assert worst_error([(velocity, survey, 0)])[0] < TOLERANCE
+
+
 def test_marmousi_as_another_group_recorded_it() -> None:
     velocity = torch.from_numpy(np.load(MARMOUSI / "velocity.npy"))
     recorded = np.load(MARMOUSI / "gathers.npy")
