@@ -81,7 +81,7 @@ class Stop(lightning.Callback):
             self.on_exception = lambda trainer, *_: trainer.save_checkpoint(path)
 
 
-def fit(root, callbacks=(), ckpt=None, batch_size=3, num_workers=0, drop_last=False, folds=2, **settings):
+def fit(root, callbacks=(), ckpt=None, module=None, batch_size=3, num_workers=0, drop_last=False, folds=2, **settings):
     data = GathersDataModule(
         str(root),
         SURVEY,
@@ -91,7 +91,7 @@ def fit(root, callbacks=(), ckpt=None, batch_size=3, num_workers=0, drop_last=Fa
         seed=3,
         drop_last=drop_last,
     )
-    module = Module()
+    module = module or Module()
     defaults = {"max_epochs": 3, "num_sanity_val_steps": 0, "enable_checkpointing": False}
     trainer = lightning.Trainer(
         accelerator="cpu",
@@ -148,9 +148,14 @@ SETTINGS = [{}, {"max_steps": 16}, {"val_check_interval": 0.5}, {"accumulate_gra
 @pytest.mark.parametrize("stop", STOPS, ids=str)
 def test_a_run_that_fails_goes_on_as_if_it_had_not(root, tmp_path, stop, settings):
     path = tmp_path / "stopped.ckpt"
+    before = Module()
     with pytest.raises(RuntimeError, match="stop"):
-        fit(root, [Stop(*stop, path)], **settings)
-    assert_same(fit(root, ckpt=path, **settings), whole_run(root, **settings))
+        fit(root, [Stop(*stop, path)], module=before, **settings)
+    whole, resumed = whole_run(root, **settings), fit(root, ckpt=path, **settings)
+    assert_same(resumed, whole)
+    # None is left out and none comes twice; but the one whose callbacks (the best checkpoint's) did not all run.
+    kept = before.validated[: -1 if stop[0] == "on_validation_end" else None]
+    assert kept + resumed[0].validated == whole[0].validated
 
 
 @pytest.mark.parametrize("stop", STOPS, ids=str)
