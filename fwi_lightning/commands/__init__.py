@@ -51,6 +51,9 @@ def run(command: str) -> None:
             _fail(str(error))
         except OmegaConfBaseException as error:
             _fail(explain(error, command))
+        except BrokenPipeError:  # the reader of `... | head` has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)
 
     try:
         entry()
@@ -95,6 +98,8 @@ def _known_keys(command: str, key: str) -> list[str]:
 
 
 def _fail(sentence: str) -> NoReturn:
+    # An error in a DataLoader worker arrives with that process's traceback in front.
+    sentence = sentence.rsplit("UserError: ", 1)[-1].strip()
     print(f"error: {sentence}", file=sys.stderr)
     sys.exit(1)
 
