@@ -131,8 +131,7 @@ class Survey:
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers and lists, for checkpoints, manifests and configuration files."""
         return {
-            key: list(value) if isinstance(value, tuple) else value
-            for key, value in dataclasses.asdict(self).items()
+            key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(self).items()
         }
 
 

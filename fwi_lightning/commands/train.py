@@ -149,5 +149,6 @@ def _quieten() -> None:
     """Silence what is meant for the authors of a training loop, not for its users."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (".*does not have many workers.*", ".*number of training batches.*", ".*LeafSpec.*"):
-        warnings.filterwarnings("ignore", message)
+    unneeded = ("does not have many workers", "number of training batches", "LeafSpec", "exists and is not empty")
+    for message in unneeded:
+        warnings.filterwarnings("ignore", f".*{message}.*")

@@ -35,9 +35,7 @@ def misfit(gathers: Tensor, velocity: Tensor, survey: Survey) -> Tensor:
     return (difference.square().sum(dim=(1, 2, 3)) / energy.clamp_min(torch.finfo(torch.float32).tiny)).sqrt()
 
 
-def inspect_prediction(
-    gathers: Tensor, velocity: Tensor, survey: Survey, simulated: bool
-) -> list[dict[str, Any]]:
+def inspect_prediction(gathers: Tensor, velocity: Tensor, survey: Survey, simulated: bool) -> list[dict[str, Any]]:
     """The row of quality.csv of each sample of a batch, less its name.
 
     Args:

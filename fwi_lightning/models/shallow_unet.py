@@ -33,24 +33,23 @@ class ResidualBlock(nn.Module):
         return functional.relu(self.body(x) + self.shortcut(x), inplace=True)
 
 
-class TimeStem(nn.Module):
-    """A strided convolution along time: the shortest way from long records to an image as small as the map.
+class Stem(nn.Module):
+    """One strided convolution from long records to a small image: time shrinks most, receivers a little.
 
     Args:
         shots: Input channels.
         channels: Features out.
-        samples: Time samples in.
-        receivers: Receivers in.
-        size: (rows, columns) out.
+        size: (samples, receivers) in.
+        image: (rows, columns) out.
     """
 
-    def __init__(self, shots: int, channels: int, samples: int, receivers: int, size: tuple[int, int]) -> None:
+    def __init__(self, shots: int, channels: int, size: tuple[int, int], image: tuple[int, int]) -> None:
         super().__init__()
-        rows, columns = size
-        stride = -(-samples // rows)
-        kernel = 2 * stride + 1
-        self.pad = (*_halves(columns + 2 - receivers), *_halves((rows - 1) * stride + kernel - samples))
-        self.project = nn.Conv2d(shots, channels, (kernel, 3), (stride, 1))
+        stride = (-(-size[0] // image[0]), -(-size[1] // image[1]))
+        kernel = (2 * stride[0] + 1, 2 * stride[1] + 1)
+        missing = [(image[axis] - 1) * stride[axis] + kernel[axis] - size[axis] for axis in (0, 1)]
+        self.pad = (*_halves(missing[1]), *_halves(missing[0]))
+        self.project = nn.Conv2d(shots, channels, kernel, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, shots, samples, receivers) to (batch, channels, rows, columns)."""
@@ -87,41 +86,51 @@ class UNet(nn.Module):
         return x
 
 
+class Head(nn.Module):
+    """Features at half resolution to one map: each cell gives a block of 2 x 2 (Shi et al., 2016, arXiv:1609.05158).
+
+    Args:
+        inputs: Features in.
+        size: (depth, width) out, cut from the middle.
+        channels: Features at full resolution. Default 16.
+    """
+
+    def __init__(self, inputs: int, size: tuple[int, int], channels: int = 16) -> None:
+        super().__init__()
+        self.size = size
+        self.body = nn.Sequential(
+            nn.Conv2d(inputs, 4 * channels, 3, padding=1),
+            nn.PixelShuffle(2),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(channels, 1, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, inputs, rows, columns) to (batch, 1, depth, width)."""
+        x = self.body(x)
+        top, left = ((have - want) // 2 for have, want in zip(x.shape[-2:], self.size, strict=True))
+        return x[..., top : top + self.size[0], left : left + self.size[1]]
+
+
 class ShallowUNet(VelocityModel):
-    """A small U-Net over an image that is a little larger than the map.
+    """A small U-Net at half the resolution of the map, where convolutions cost a quarter.
 
     Args:
         survey: The survey, or its dict.
         time_step: Seconds between the samples that the network reads. Default 0.004.
-        width: Channels of the first level, doubled at each further one. Default 16.
-        levels: Resolutions. Default 4.
+        width: Channels of the first level, doubled at each further one. Default 24.
+        levels: Resolutions, each half of the one before. Default 3.
     """
 
     def __init__(
-        self, survey: Survey | Mapping[str, Any], time_step: float = 0.004, width: int = 16, levels: int = 4
+        self, survey: Survey | Mapping[str, Any], time_step: float = 0.004, width: int = 24, levels: int = 3
     ) -> None:
         super().__init__(survey, time_step)
-        channels = [width * 2**level for level in range(levels)]
-        depth, columns = self.survey.grid
-        unit = 2 ** (levels - 1)
-        size = (-(-depth // unit) * unit, -(-columns // unit) * unit)
-        stem = TimeStem(self.survey.shots, width, self.transform.samples, self.survey.receivers, size)
-        self.net = nn.Sequential(stem, UNet(channels), nn.Conv2d(width, 1, 1), Crop(depth, columns))
-
-
-class Crop(nn.Module):
-    """The middle of an image.
-
-    Args:
-        rows: Rows left.
-        columns: Columns left.
-    """
-
-    def __init__(self, rows: int, columns: int) -> None:
-        super().__init__()
-        self.rows, self.columns = rows, columns
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, channels, height, width) to (batch, channels, rows, columns)."""
-        top, left = (x.shape[-2] - self.rows) // 2, (x.shape[-1] - self.columns) // 2
-        return x[..., top : top + self.rows, left : left + self.columns]
+        unit = 2**levels  # of the map: the U-Net starts at half resolution
+        rows, columns = (-(-cells // unit) * unit // 2 for cells in self.survey.grid)
+        size = (self.transform.samples, self.survey.receivers)
+        self.net = nn.Sequential(
+            Stem(self.survey.shots, width, size, (rows, columns)),
+            UNet([width * 2**level for level in range(levels)]),
+            Head(width, self.survey.grid),
+        )

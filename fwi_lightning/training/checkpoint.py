@@ -62,9 +62,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Velocity
     parameters = checkpoint["hyper_parameters"]
     model: VelocityModel = build(parameters["model"], survey=parameters["survey"])
     weights = {
-        key.removeprefix(PREFIX): value
-        for key, value in checkpoint["state_dict"].items()
-        if key.startswith(PREFIX)
+        key.removeprefix(PREFIX): value for key, value in checkpoint["state_dict"].items() if key.startswith(PREFIX)
     }
     try:
         model.load_state_dict(weights)

@@ -42,9 +42,7 @@ class Interrupt(Callback):
         """Give the signal back."""
         self._restore()
 
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: Any
-    ) -> None:
+    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, *_: Any) -> None:
         """Save and stop if Ctrl-C was pressed."""
         if self.asked:
             trainer.save_checkpoint(self.path)
