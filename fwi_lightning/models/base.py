@@ -85,7 +85,8 @@ class VelocityModel(nn.Module):
 
     def forward(self, gathers: Tensor) -> Tensor:
         """Gathers (batch, shots, time, receivers) as recorded to velocity (batch, 1, depth, width) in m/s."""
-        output = self.net(self.transform(gathers))
+        # Channels last: the layout in which convolutions are fastest, on CPUs and on GPUs.
+        output = self.net(self.transform(gathers).contiguous(memory_format=torch.channels_last))
         # Half precision resolves no better than 16 m/s around 3000: leave it before the scale becomes m/s.
         return output.float() * VELOCITY_HALF_RANGE + VELOCITY_CENTRE
 
