@@ -87,7 +87,10 @@ class UNet(nn.Module):
 
 
 class Head(nn.Module):
-    """Features at half resolution to one map: each cell gives a block of 2 x 2 (Shi et al., 2016, arXiv:1609.05158).
+    """Features at half resolution to one map.
+
+    Bilinear upsampling between convolutions: blocks made by a pixel shuffle leave a chequered pattern (Odena et al.,
+    2016, doi:10.23915/distill.00003).
 
     Args:
         inputs: Features in.
@@ -99,8 +102,10 @@ class Head(nn.Module):
         super().__init__()
         self.size = size
         self.body = nn.Sequential(
-            nn.Conv2d(inputs, 4 * channels, 3, padding=1),
-            nn.PixelShuffle(2),
+            nn.Conv2d(inputs, channels, 3, padding=1),
+            nn.Upsample(scale_factor=2, mode="bilinear"),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
             nn.ReLU(inplace=True),
             nn.Conv2d(channels, 1, 3, padding=1),
         )

@@ -1,0 +1,47 @@
+"""The configuration files: every choice can be chosen, names what it builds, and explains its settings."""
+
+import inspect
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from fwi_lightning.commands import COMMANDS, CONF, _register_resolvers
+from fwi_lightning.config import find_class
+
+_register_resolvers()
+FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))
+CHOICES = [name.removesuffix(".yaml").split("/") for name in FILES if "/" in name]
+
+
+@pytest.mark.parametrize(("group", "choice"), CHOICES)
+def test_every_choice_can_be_chosen_and_fits_its_class(group, choice):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", overrides=[f"{group}={choice}", "++data.root=x"])
+    node = config.get(group)  # an experiment changes other groups and is none itself
+    parts = node.values() if group in ("callbacks", "logger") else [node]
+    for part in parts:
+        if OmegaConf.is_dict(part) and "_target_" in part:
+            parameters = inspect.signature(find_class(part["_target_"])).parameters
+            open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+            # data.root is added above to every choice; only some data modules have it
+            assert open_ended or set(part) - {"_target_", "root"} <= set(parameters)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_its_configuration(command):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        assert compose(command)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_file_begins_by_saying_what_it_is_for(name):
+    assert (CONF / name).read_text().startswith("# ")
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in FILES if name.split("/")[0] in ("data", "model", "physics", "trainer")]
+)
+def test_every_setting_says_what_it_does(name):
+    lines = [line for line in (CONF / name).read_text().splitlines() if line and not line.startswith(("#", "_target_"))]
+    assert [line for line in lines if "#" not in line] == []
