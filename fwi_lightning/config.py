@@ -53,7 +53,12 @@ def build(config: Any, **extra: Any) -> Any:
         return arguments
     target = find_class(config["_target_"])
     _check_arguments(target, arguments)
-    return target(**arguments)
+    try:
+        return target(**arguments)
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{target.__name__} does not take these settings: {error}.") from error
 
 
 def find_class(name: Any) -> type:

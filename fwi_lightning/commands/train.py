@@ -42,11 +42,11 @@ def main(config: DictConfig) -> None:
     _quieten()
     folder = writable_folder(HydraConfig.get().runtime.output_dir)
     resumed = _check_resume(config, folder)
-    lightning.seed_everything(config.seed, workers=True, verbose=False)
     survey = Survey(**plain(config.physics))
     data: GathersDataModule = build(
         config.data, survey=survey.to_dict(), fold=config.fold, folds=config.folds, seed=config.seed
     )
+    lightning.seed_everything(config.seed, workers=True, verbose=False)
     data.prepare_data()
     data.setup("fit")
     _record(config, folder, data)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from fwi_lightning.data.dataset import GathersDataset, read_velocity
 from fwi_lightning.data.files import Part, find_parts
-from fwi_lightning.data.folds import Block, assign_folds, rows_of_fold, split_table, write_split
+from fwi_lightning.data.folds import Block, assign_folds, check_fold, rows_of_fold, split_table, write_split
 from fwi_lightning.data.npy import Maps
 from fwi_lightning.data.resume import ResumableLoader
 from fwi_lightning.data.sampler import EpochSampler, ShareSampler
@@ -88,8 +88,10 @@ class GathersDataModule(lightning.LightningDataModule):
         self.num_workers = num_workers
         self.drop_last = drop_last
         for name, least in (("batch_size", 1), ("eval_batch_size", 1), ("num_workers", 0), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name} must be at least {least}, got {getattr(self, name)}.")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise UserError(f"{name} must be a whole number of at least {least}, got {value!r}.")
+        check_fold(fold, folds)
         self.families: list[str] = []
         self.parts: list[Part] = []
         self.blocks: list[Block] = []

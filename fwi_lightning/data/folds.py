@@ -36,6 +36,22 @@ class Block:
     fold: int
 
 
+def check_fold(fold: int, folds: int) -> None:
+    """Refuse a fold that cannot be.
+
+    Args:
+        fold: The fold to hold out.
+        folds: Number of folds.
+
+    Raises:
+        UserError: If there are fewer than two folds, or the fold is none of them.
+    """
+    if folds < 2:
+        raise UserError(f"folds must be at least 2 (one is held out, the rest is trained on), got {folds}.")
+    if not 0 <= fold < folds:
+        raise UserError(f"fold must be 0 to {folds - 1} with folds={folds}, got {fold}.")
+
+
 def assign_folds(parts: Sequence[Part], folds: int, seed: int) -> list[Block]:
     """Divide every family evenly among the folds.
 
@@ -60,8 +76,7 @@ def assign_folds(parts: Sequence[Part], folds: int, seed: int) -> list[Block]:
     Raises:
         UserError: If there are fewer than two folds, or fewer samples in a family than folds.
     """
-    if folds < 2:
-        raise UserError(f"folds must be at least 2 (one is held out, the rest is trained on), got {folds}.")
+    check_fold(0, folds)
     totals = np.zeros(folds, dtype=np.int64)
     blocks: list[Block] = []
     cut = []
@@ -136,9 +151,7 @@ def rows_of_fold(
     Raises:
         UserError: If there is no such fold.
     """
-    folds = 1 + max(block.fold for block in blocks)
-    if not 0 <= fold < folds:
-        raise UserError(f"fold must be 0 to {folds - 1} with folds={folds}, got {fold}.")
+    check_fold(fold, 1 + max(block.fold for block in blocks))
     starts = np.cumsum([0, *(part.samples for part in parts)])
     held: list[NDArray[np.int64]] = []
     kept: list[NDArray[np.int64]] = []

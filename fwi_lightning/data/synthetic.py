@@ -23,7 +23,7 @@ class SyntheticDataModule(GathersDataModule):
     Args:
         cache: Folder for the simulated surveys. Default "cache/surveys".
         families: Families to draw. Default: all ten.
-        samples_per_family: Maps drawn of each family; 1.4 MB and about 0.1 s of two cores each. Default 100.
+        samples_per_family: Maps drawn of each family; 1.4 MB and about 0.03 s of two cores each. Default 100.
         samples_per_file: Samples in a file; folds keep files together. Default 20.
         survey_seed: Of the maps. Default 0.
         survey: As `GathersDataModule`.

@@ -121,7 +121,7 @@ class TestErrors:
     @pytest.mark.parametrize("setting", [{"batch_size": 0}, {"eval_batch_size": -1}, {"num_workers": -1}, {"seed": -1}])
     def test_numbers_out_of_range(self, setting):
         (name,) = setting
-        with pytest.raises(UserError, match=rf"{name} must be at least \d, got {setting[name]}"):
+        with pytest.raises(UserError, match=rf"{name} must be a whole number of at least \d, got {setting[name]}"):
             GathersDataModule("x", **setting)
 
     def test_no_such_fold(self, kaggle, survey):
