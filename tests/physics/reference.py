@@ -1,4 +1,4 @@
-"""The scheme of OpenFWI in plain NumPy: what the simulator is judged by. It shares no code with the package."""
+"""The scheme of OpenFWI in plain NumPy and PyTorch: what the simulator is judged by; no code of the package in it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import starmap
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from fwi_lightning.survey import Survey
 
@@ -79,3 +81,38 @@ def relative_error(found: NDArray[np.floating], expected: NDArray[np.floating]) 
     """Rms of the difference as a part of the rms of what was expected."""
     difference = found.astype(np.float64) - expected
     return float(np.sqrt(np.mean(difference**2) / np.mean(expected.astype(np.float64) ** 2)))
+
+
+def simulate_differentiably(velocity: Tensor, survey: Survey, slowest: float | None = None) -> tuple[Tensor, Tensor]:
+    """All shots in plain PyTorch, for autograd to go through: torch.roll for neighbours, nothing in place.
+
+    Args:
+        velocity: (depth, width), m/s, in the type to compute in.
+        survey: The acquisition.
+        slowest: m/s, what the sponge is proportional to. Default: the map's smallest, as a constant.
+
+    Returns:
+        Gathers (shots, time, receivers); illumination (depth, width).
+    """
+    dt, dx, nbc = survey.time_step, survey.spacing, survey.sponge
+    (depth, width), dtype = survey.grid, velocity.dtype
+    rows = torch.arange(-nbc, depth + nbc).clamp(0, depth - 1)
+    columns = torch.arange(-nbc, width + nbc).clamp(0, width - 1)
+    padded = velocity[rows][:, columns]
+    alpha = (padded * dt / dx) ** 2
+    kappa = torch.from_numpy(damping(slowest or velocity.min().item(), survey) * dt).to(dtype)
+    wavelet = torch.from_numpy(survey.wavelet()).to(dtype)
+    here = torch.zeros(survey.shots, *padded.shape, dtype=dtype)
+    here[range(survey.shots), nbc + survey.shot_row, [nbc + column for column in survey.shot_columns]] = 1
+    heard = nbc + survey.receiver_row, [nbc + column for column in survey.receiver_columns]
+
+    p, p_previous, traces = torch.zeros_like(here), torch.zeros_like(here), []
+    illumination = torch.zeros(depth, width, dtype=dtype)
+    for it in range(survey.samples):
+        at_1 = p.roll(1, 1) + p.roll(-1, 1) + p.roll(1, 2) + p.roll(-1, 2)
+        at_2 = p.roll(2, 1) + p.roll(-2, 1) + p.roll(2, 2) + p.roll(-2, 2)
+        laplacian = (-5 * p + 4 / 3 * at_1 - 1 / 12 * at_2) / dx**2 + here * wavelet[it]
+        p, p_previous = (2 - kappa) * p - (1 - kappa) * p_previous + alpha * dx**2 * laplacian, p
+        traces.append(p[:, heard[0], heard[1]])
+        illumination = illumination + laplacian[:, nbc:-nbc, nbc:-nbc].square().sum(0)
+    return torch.stack(traces, dim=1), illumination
