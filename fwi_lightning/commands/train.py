@@ -24,7 +24,11 @@ from fwi_lightning.errors import UserError
 from fwi_lightning.survey import Survey
 from fwi_lightning.training.checkpoint import read_checkpoint
 from fwi_lightning.training.logger import forget_later_steps
+from fwi_lightning.training.losses import needs_illumination
 from fwi_lightning.training.module import InversionModule
+
+ILLUMINATION = "cache/illumination"
+"""Folder for the illumination of the samples, where a loss needs it and the data names no other."""
 
 FITTING_SAMPLES = 64
 """Training samples that the scale of the input is taken from."""
@@ -46,6 +50,8 @@ def main(config: DictConfig) -> None:
     data: GathersDataModule = build(
         config.data, survey=survey.to_dict(), fold=config.fold, folds=config.folds, seed=config.seed
     )
+    if needs_illumination(build(config.loss)):
+        data.illumination = data.illumination or ILLUMINATION
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     data.prepare_data()
     data.setup("fit")

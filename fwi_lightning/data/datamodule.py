@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from fwi_lightning.data.dataset import GathersDataset, read_velocity
 from fwi_lightning.data.files import Part, find_parts
 from fwi_lightning.data.folds import Block, assign_folds, check_fold, rows_of_fold, split_table, write_split
+from fwi_lightning.data.illumination import illumination_file, write_illuminations
 from fwi_lightning.data.npy import Maps
 from fwi_lightning.data.resume import ResumableLoader
 from fwi_lightning.data.sampler import EpochSampler, ShareSampler
@@ -53,6 +54,8 @@ class GathersDataModule(lightning.LightningDataModule):
         split: List of files to use, one pair a line. Default: all files.
         test_root: Labelled data for the test instead of the held-out fold. Default: none.
         drop_last: Whether to leave out an incomplete last batch in training. Default False.
+        illumination: Folder to keep the illumination of the samples in, computed on first use; batches of training
+            and validation then have it, (batch, 1, depth, width). Default: they have none.
 
     Raises:
         UserError: If a number is out of range; the data itself is looked at in `setup`.
@@ -74,6 +77,7 @@ class GathersDataModule(lightning.LightningDataModule):
         split: str | None = None,
         test_root: str | None = None,
         drop_last: bool = False,
+        illumination: str | None = None,
     ) -> None:
         super().__init__()
         self.survey = survey if isinstance(survey, Survey) else Survey(**survey) if survey else OPENFWI
@@ -87,6 +91,7 @@ class GathersDataModule(lightning.LightningDataModule):
         self.eval_batch_size = eval_batch_size or batch_size
         self.num_workers = num_workers
         self.drop_last = drop_last
+        self.illumination = illumination
         for name, least in (("batch_size", 1), ("eval_batch_size", 1), ("num_workers", 0), ("seed", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
@@ -95,6 +100,15 @@ class GathersDataModule(lightning.LightningDataModule):
         self.families: list[str] = []
         self.parts: list[Part] = []
         self.blocks: list[Block] = []
+
+    def prepare_data(self) -> None:
+        """Compute the illumination, or what is missing of it. Lightning calls this in one process of each machine.
+
+        Raises:
+            UserError: As `find_parts` and `write_illuminations`.
+        """
+        if self.illumination:
+            write_illuminations(find_parts(self.root, self.split, self.survey), self.survey, Path(self.illumination))
 
     def setup(self, stage: str | None = None) -> None:
         """Scan the files and divide them into folds; a second call does nothing.
@@ -114,8 +128,13 @@ class GathersDataModule(lightning.LightningDataModule):
         self.families = known + sorted(found.difference(known))
         self.blocks = assign_folds(parts, self.folds, self.seed)
         kept, held = rows_of_fold(parts, self.blocks, self.fold)
-        self.train_dataset = GathersDataset(parts, kept, self.families)
-        self.val_dataset = GathersDataset(parts, held, self.families)
+        lit = (
+            [illumination_file(part, self.survey, Path(self.illumination)) for part in parts]
+            if self.illumination
+            else []
+        )
+        self.train_dataset = GathersDataset(parts, kept, self.families, lit)
+        self.val_dataset = GathersDataset(parts, held, self.families, lit)
         self.test_dataset = GathersDataset(tested, None, self.families) if tested else self.val_dataset
         self.parts = parts
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ class GathersDataset(Dataset[dict[str, Any]]):
     An item is a dict of
         gathers: (shots, time, receivers) float32 tensor,
         velocity: (1, depth, width) float32 tensor in m/s, where the part has labels,
+        illumination: (1, depth, width) float32 tensor, where `illumination` has it,
         family: int, index into `families`,
         index: int, number of the sample among all samples of the parts, the same whichever rows are chosen.
 
@@ -38,6 +40,7 @@ class GathersDataset(Dataset[dict[str, Any]]):
         parts: Parts as `find_parts` returns them; samples are numbered through them in this order.
         rows: Global numbers of the samples to use, in the order wanted. Default: all.
         families: Names that `family` counts in. Default: those of the parts, sorted.
+        illumination: The file of each part, as `write_illuminations` returns them. Default: none.
     """
 
     def __init__(
@@ -45,8 +48,10 @@ class GathersDataset(Dataset[dict[str, Any]]):
         parts: Sequence[Part],
         rows: Sequence[int] | NDArray[np.int64] | None = None,
         families: Sequence[str] | None = None,
+        illumination: Sequence[Path] | None = None,
     ) -> None:
         self.parts = list(parts)
+        self.illumination = dict(zip(self.parts, illumination, strict=True)) if illumination else {}
         self.families = list(families) if families is not None else sorted({part.family for part in parts})
         self._ends = list(accumulate(part.samples for part in self.parts))
         self.rows = np.arange(self._ends[-1] if self._ends else 0) if rows is None else np.array(rows, np.int64)
@@ -70,6 +75,8 @@ class GathersDataset(Dataset[dict[str, Any]]):
         }
         if part.velocity is not None:
             item["velocity"] = torch.from_numpy(read_velocity(part, row, self._maps))
+        if part in self.illumination:
+            item["illumination"] = torch.from_numpy(self._maps[self.illumination[part]][row][None].copy())
         return item
 
     def locate(self, index: int) -> tuple[Part, int]:

@@ -35,6 +35,7 @@ class SyntheticDataModule(GathersDataModule):
         seed: As `GathersDataModule`; another seed draws no other maps.
         test_root: As `GathersDataModule`.
         drop_last: As `GathersDataModule`.
+        illumination: As `GathersDataModule`.
 
     Raises:
         UserError: If a number is out of range or a family unknown.
@@ -56,6 +57,7 @@ class SyntheticDataModule(GathersDataModule):
         seed: int = 0,
         test_root: str | None = None,
         drop_last: bool = False,
+        illumination: str | None = None,
     ) -> None:
         super().__init__(
             root=cache,
@@ -68,6 +70,7 @@ class SyntheticDataModule(GathersDataModule):
             seed=seed,
             test_root=test_root,
             drop_last=drop_last,
+            illumination=illumination,
         )
         del self.hparams["root"], self.hparams["split"]
         self.hparams.update(
@@ -95,3 +98,4 @@ class SyntheticDataModule(GathersDataModule):
             UserError: As `write_survey`.
         """
         write_survey(self.root, **self.drawing)
+        super().prepare_data()

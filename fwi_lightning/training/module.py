@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fwi_lightning.config import build, find_class
 from fwi_lightning.errors import UserError
+from fwi_lightning.training.losses import CombinedLoss, pde_residual
 from fwi_lightning.training.metrics import SCORES, VelocityScores, score_samples
 
 Batch = Mapping[str, Tensor]
@@ -56,13 +57,19 @@ class InversionModule(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch."""
-        loss = self.loss(self(batch["gathers"]), batch["velocity"])
+        loss = self.loss(self(batch["gathers"]), batch, self.model.survey)
         self.log("train/loss", loss, on_step=True, on_epoch=False, prog_bar=True)
+        if isinstance(self.loss, CombinedLoss):
+            self.log_dict({f"train/{name}": value for name, value in self.loss.parts.items()}, on_epoch=False)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Add a batch to the validation scores."""
-        self.val_scores.update(self(batch["gathers"]), batch["velocity"], batch["family"])
+        """Add a batch to the validation scores; where the illumination is at hand, the PDE residual too."""
+        prediction = self(batch["gathers"])
+        self.val_scores.update(prediction, batch["velocity"], batch["family"])
+        if "illumination" in batch:
+            residual = pde_residual(prediction, batch["velocity"], batch["illumination"])
+            self.log("val/pde_residual", residual.mean(), batch_size=len(prediction), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores, overall and the MAE of every family."""

@@ -1,10 +1,13 @@
-"""What training minimises."""
+"""The error of the map itself."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
 from fwi_lightning.models import normalise_velocity
+from fwi_lightning.survey import Survey
 
 
 class L1Loss(nn.Module):
@@ -18,6 +21,6 @@ class L1Loss(nn.Module):
         super().__init__()
         self.weight = weight
 
-    def forward(self, prediction: Tensor, truth: Tensor) -> Tensor:
-        """Two velocities (batch, 1, depth, width) in m/s to a scalar."""
-        return self.weight * (normalise_velocity(prediction) - normalise_velocity(truth)).abs().mean()
+    def forward(self, prediction: Tensor, batch: Mapping[str, Tensor], survey: Survey) -> Tensor:
+        """Velocity (batch, 1, depth, width) in m/s, against `batch["velocity"]`, to a scalar."""
+        return self.weight * (normalise_velocity(prediction) - normalise_velocity(batch["velocity"])).abs().mean()

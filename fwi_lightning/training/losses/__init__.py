@@ -1,0 +1,19 @@
+"""What training minimises: the error of the map, and what the wave equation says of it.
+
+A loss is called with the predicted velocity (batch, 1, depth, width) in m/s, the batch and the survey, and gives a
+scalar. `CombinedLoss` adds several up, each under a name of its own.
+"""
+
+from torch import nn
+
+from fwi_lightning.training.losses.combined import CombinedLoss
+from fwi_lightning.training.losses.l1 import L1Loss
+from fwi_lightning.training.losses.pde import PDEResidual, pde_residual
+from fwi_lightning.training.losses.waveform import WaveformMisfit
+
+__all__ = ["CombinedLoss", "L1Loss", "PDEResidual", "WaveformMisfit", "needs_illumination", "pde_residual"]
+
+
+def needs_illumination(loss: nn.Module) -> bool:
+    """Whether a loss, or a term of it, reads `batch["illumination"]`."""
+    return any(isinstance(term, PDEResidual) for term in loss.modules())
