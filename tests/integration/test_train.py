@@ -177,7 +177,7 @@ def test_unknown_command_lists_those_that_exist():
 @pytest.mark.parametrize("loss", ["l1_pde", "l1_waveform"])
 def test_losses_of_the_wave_equation_train_and_log_their_parts(trained, tmp_path, monkeypatch, loss):
     monkeypatch.chdir(tmp_path)  # the illumination is kept in the folder where the command runs
-    words = [*trained.words, f"loss={loss}", "trainer.max_epochs=1", "hydra.run.dir=run"]
+    words = [*trained.words, f"loss={loss}", "trainer.max_epochs=1", "trainer.log_every_n_steps=1", "hydra.run.dir=run"]
     extra = ["loss.waveform.warm_up=0", "loss.waveform.every=1"] if loss == "l1_waveform" else []
     assert command("train", *words, *extra) == 0
     rows = read(tmp_path / "run" / "metrics.csv")

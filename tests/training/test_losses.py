@@ -25,11 +25,13 @@ LOSSES = "fwi_lightning.training.losses."
 
 
 def smooth_map(seed: int, count: int = 1) -> Tensor:
-    """(count, 1, depth, width): gradient with depth and a few bumps."""
+    """(count, 1, depth, width): gradient with depth and a few bumps; the same smallest value, at the same place."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(count, 1, 5, 6, generator=generator) * 1000
     bumps = torch.nn.functional.interpolate(coarse, SURVEY.grid, mode="bicubic")
-    return 1800 + 50 * torch.arange(20.0)[:, None] + bumps
+    velocity = 1800 + 50 * torch.arange(20.0)[:, None] + bumps
+    velocity[..., -1, -1] = 1500  # the sponge depends on it, which a gradient leaves out
+    return velocity
 
 
 def batch_of(velocity: Tensor) -> dict[str, Tensor]:
