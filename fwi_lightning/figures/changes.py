@@ -38,7 +38,7 @@ class Change:
 
 
 def changes(samples: Sequence[Change], survey: Survey = OPENFWI) -> Figure:
-    """Show each sample's map above its changed map, and below them the gathers of the middle shot.
+    """Show each sample's map above its changed map, and below them the gathers of one shot, left of the middle.
 
     Before and after share their colours: the gathers of a sample those of its own amplitudes before.
 
@@ -82,6 +82,7 @@ def _draw(axes: Sequence[Axes], sample: Change, survey: Survey) -> None:
         frame_only(axis)
     limit = clip_level(sample.gathers, survey)
     for axis, gathers in zip(axes[2:], (sample.gathers, sample.new_gathers), strict=True):
-        draw_gather(axis, gathers, survey.shots // 2, survey, limit)
+        # Not the middle shot: its mirror image looks the same, and in OpenFWI it is the one that may be silenced.
+        draw_gather(axis, gathers, survey.shots // 4, survey, limit)
         frame_only(axis)
         axis.set_title("")

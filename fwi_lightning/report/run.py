@@ -220,7 +220,7 @@ def _augmented(report: RunReport, figures: Path) -> list[Block]:
         return []
     caption = (
         "Training samples of the first epoch as they were and as the model was given them: maps above, the gathers "
-        "of the middle shot below. Not every sample is changed."
+        "of one shot below. Not every sample is changed."
     )
     return [draw(changes(report.augmented, report.survey), caption, figures / "augmented.png")]
 
