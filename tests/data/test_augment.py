@@ -211,7 +211,7 @@ class TestPhysics:
     def test_a_map_that_the_time_step_cannot_carry_is_not_made(self):
         survey = replace(SURVEY, time_step=0.00127)
         velocity = np.where(np.arange(30) < 15, 1500.0, 4500.0)[:, None] * np.ones(32)
-        simulate(torch.from_numpy(velocity), survey)  # the sponge is as strong as the slowest velocity
+        simulate(torch.from_numpy(velocity).float(), survey)  # the sponge is as strong as the slowest velocity
         with pytest.raises(UserError, match="largest stable"):
             simulate(torch.full((30, 32), 4500.0), survey)
         physics = Physics(survey, **OFF | {"crop": 1}, crop_size=(0.3, 0.3))
