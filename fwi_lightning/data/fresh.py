@@ -7,6 +7,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
+from fwi_lightning.data.datamodule import GathersDataModule
 from fwi_lightning.data.fresh_maps import SEEDS, FreshMaps
 from fwi_lightning.data.synthetic import SyntheticDataModule
 from fwi_lightning.data.training import Recorded, Source
@@ -67,10 +68,12 @@ class FreshDataModule(SyntheticDataModule):
         """Simulate the survey to validate on, unless it is recorded. Lightning calls this once on each machine.
 
         Raises:
-            UserError: As `write_survey`.
+            UserError: As `SyntheticDataModule.prepare_data` or `GathersDataModule.prepare_data`.
         """
         if self.hparams["root"] is None:
             super().prepare_data()
+        else:
+            GathersDataModule.prepare_data(self)
 
     def _drawn_families(self) -> set[str]:
         return set(self.mixing["shares"])

@@ -68,6 +68,7 @@ class FreshMaps:
             velocity=self.velocity(epoch, index),
             family=int(self.numbers[self._kinds(epoch, np.array(index))]),
             index=self.first_number + epoch * self.samples + index,
+            illumination=torch.zeros(1, *self.survey.grid) if self.recorded.dataset.illumination else None,
         )
 
     def velocity(self, epoch: int, index: int) -> Tensor:

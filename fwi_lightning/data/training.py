@@ -14,7 +14,7 @@ from torch.utils.data import Dataset, default_collate
 
 from fwi_lightning.data.augment.base import Augmentation, Sample
 from fwi_lightning.data.dataset import GathersDataset
-from fwi_lightning.physics import simulate
+from fwi_lightning.physics import illuminate, simulate
 from fwi_lightning.survey import Survey
 
 
@@ -100,7 +100,8 @@ class TrainingSamples(Dataset[dict[str, Any]]):
                 random_numbers(self.seed, epoch, index, step + 1),
                 lambda generator, same: self._partner(epoch, index, generator, same),
             )
-        return vars(sample) | {"seed": int(random_numbers(self.seed, epoch, index, 0).integers(2**62))}
+        item = {name: value for name, value in vars(sample).items() if value is not None}
+        return item | {"seed": int(random_numbers(self.seed, epoch, index, 0).integers(2**62))}
 
     def _partner(self, epoch: int, index: int, generator: np.random.Generator, same: bool) -> Tensor:
         """The map of another sample of the epoch, of the same family or of another; of any where there is none."""
@@ -131,17 +132,17 @@ class Completion:
         return self(default_collate(list(items)))
 
     def __call__(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A batch without missing shots, with gathers, velocity, family and index as in `GathersDataset`.
+        """A batch without missing shots, with what `GathersDataset` has.
 
         Args:
-            batch: Items of `TrainingSamples`, stacked, on any device that `simulate` runs on. Its gathers are
-                completed in place.
+            batch: Items of `TrainingSamples`, stacked, on any device that `simulate` runs on. Its gathers
+                and its illumination, if any, are completed in place.
 
         Raises:
             UserError: As `simulate`.
         """
         gathers = batch["gathers"]
-        simulate_missing(gathers, batch["missing"], batch["velocity"], self.survey)
+        simulate_missing(gathers, batch["missing"], batch["velocity"], self.survey, batch.get("illumination"))
         for sample, seed in zip(gathers, batch["seed"].tolist(), strict=True):
             for step, augmentation in enumerate(self.augmentations):
                 augmentation.corrupt(sample, seed + step)
@@ -149,7 +150,9 @@ class Completion:
 
 
 @torch.no_grad()
-def simulate_missing(gathers: Tensor, missing: Tensor, velocity: Tensor, survey: Survey) -> None:
+def simulate_missing(
+    gathers: Tensor, missing: Tensor, velocity: Tensor, survey: Survey, illumination: Tensor | None = None
+) -> None:
     """Fill in the shots that are missing: the one place where training gathers are simulated.
 
     Args:
@@ -157,14 +160,17 @@ def simulate_missing(gathers: Tensor, missing: Tensor, velocity: Tensor, survey:
         missing: (batch, shots) bool.
         velocity: (batch, 1, depth, width) in m/s.
         survey: The survey.
+        illumination: (batch, 1, depth, width), changed in place where every shot is missing. Default: not wanted.
 
     Raises:
         UserError: As `simulate`.
     """
     for pattern in missing.unique(dim=0):
         shots = pattern.nonzero()[:, 0].tolist()
-        if shots:
-            rows = (missing == pattern).all(dim=1).nonzero()[:, 0]
+        rows = (missing == pattern).all(dim=1).nonzero()[:, 0]
+        if illumination is not None and pattern.all():
+            gathers[rows], illumination[rows, 0] = illuminate(velocity[rows, 0], survey)
+        elif shots:
             part = replace(survey, shot_columns=tuple(survey.shot_columns[shot] for shot in shots))
             gathers[rows[:, None], shots] = simulate(velocity[rows, 0], part)
 

@@ -12,7 +12,7 @@ from fwi_lightning.data.augment import Augmentation, Corruption, Flip, Physics, 
 from fwi_lightning.data.training import Completion, TrainingSamples
 from fwi_lightning.errors import UserError
 from fwi_lightning.geology import draw
-from fwi_lightning.physics import simulate
+from fwi_lightning.physics import illuminate, simulate
 from fwi_lightning.survey import OPENFWI, Survey
 
 SURVEY = Survey.surface(32, depth=30, shots=5, samples=150, sponge=30)
@@ -81,6 +81,14 @@ class TestFlip:
         assert item["missing"].tolist() == [False, False, True, False, False]
         item = TrainingSamples(Maps(CLOSED, 1), [Flip(CLOSED, 1)], 0)[0, 0]
         assert not item["missing"].any()
+
+    @pytest.mark.parametrize("missing_shot", ["simulate", "silence"])
+    def test_illumination_is_mirrored_with_the_map(self, maps, missing_shot):
+        sample = replace(maps.sample(0, 0), illumination=illuminate(maps.velocities[0], SURVEY)[1])
+        found = Flip(SURVEY, 1, missing_shot).change(sample, np.random.default_rng(0), None)
+        mirrored = replace(SURVEY, shot_columns=tuple(31 - column for column in SURVEY.shot_columns))
+        expected = illuminate(found.velocity, mirrored)[1]
+        torch.testing.assert_close(found.illumination, expected, rtol=1e-3, atol=1e-6 * float(expected.max()))
 
     def test_or_silenced(self, maps):
         found = batch(maps, [Flip(SURVEY, 1, missing_shot="silence")])["gathers"]

@@ -16,7 +16,7 @@ from fwi_lightning.data import FreshDataModule, SyntheticDataModule
 from fwi_lightning.data.fresh_maps import SEEDS, fresh_seed
 from fwi_lightning.errors import UserError
 from fwi_lightning.geology import FAMILIES, draw
-from fwi_lightning.physics import simulate
+from fwi_lightning.physics import illuminate, simulate
 from fwi_lightning.survey import Survey
 from tests.data.test_resume import Module, Stop
 
@@ -151,6 +151,17 @@ def test_workers_and_device_make_the_same_samples(cache):
     expected = epoch_of(fresh(cache, **settings), 1)
     assert_equal(epoch_of(fresh(cache, simulate_on="device", **settings), 1), expected)
     assert_equal(epoch_of(fresh(cache, num_workers=2, **settings), 1), expected)
+
+
+@pytest.mark.parametrize("simulate_on", ["workers", "device"])
+def test_illumination_is_that_of_the_map(cache, tmp_path, simulate_on):
+    augment = {"physics": AUGMENT["Physics"]}
+    data = fresh(cache, illumination=str(tmp_path), augment=augment, fresh_share=0.5, simulate_on=simulate_on)
+    batch = epoch_of(data)
+    assert (batch["index"] < 8).sum() == 4
+    gathers, illumination = illuminate(batch["velocity"][:, 0], SURVEY)
+    torch.testing.assert_close(batch["illumination"][:, 0], illumination, rtol=1e-5, atol=0)
+    assert torch.equal(batch["gathers"], gathers)
 
 
 def test_on_a_device_workers_simulate_nothing(cache, monkeypatch):

@@ -24,6 +24,8 @@ class Sample:
         velocity: (1, depth, width) float32, m/s.
         family: Number of its family.
         index: Its number, as in `GathersDataset`.
+        illumination: (1, depth, width) float32 where a loss needs it, else None; it means nothing where every shot is
+            missing.
     """
 
     gathers: Tensor
@@ -31,6 +33,7 @@ class Sample:
     velocity: Tensor
     family: int
     index: int
+    illumination: Tensor | None = None
 
     def over(self, velocity: Tensor) -> Sample:
         """The same sample over another map, (1, depth, width) in m/s: every shot is to be simulated."""

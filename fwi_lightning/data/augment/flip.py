@@ -21,7 +21,8 @@ class Flip(Augmentation):
     The gather of a shot over the mirrored map is that of the shot in the mirrored column over the map, with the
     receivers mirrored. In OpenFWI's survey the shots stand at 0, 17, 34, 52 and 69 of 70 columns, and the mirror
     image of the third at 35, where none was fired. Such a shot is simulated or left out; the other four are the
-    recorded ones. A survey that is its own mirror image needs neither.
+    recorded ones. A survey that is its own mirror image needs neither. Illumination, where a loss needs it as a weight,
+    is mirrored as a whole: it is that of the mirror images of all shots.
 
     Args:
         survey: The survey of the gathers.
@@ -62,7 +63,9 @@ class Flip(Augmentation):
             else:
                 # Nothing of a fresh sample is recorded yet: its simulation may as well include this shot.
                 missing[shot] = self.simulated or bool(sample.missing.all())
-        return replace(sample, gathers=gathers, missing=missing, velocity=sample.velocity.flip(-1))
+        illumination = None if sample.illumination is None else sample.illumination.flip(-1)
+        velocity = sample.velocity.flip(-1)
+        return replace(sample, gathers=gathers, missing=missing, velocity=velocity, illumination=illumination)
 
 
 def _mirrored(columns: Sequence[int], survey: Survey) -> list[int | None]:
