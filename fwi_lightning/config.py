@@ -90,18 +90,38 @@ def _allowed() -> str:
     return ", ".join(prefix.rstrip(".") for prefix in ALLOWED_PREFIXES)
 
 
+def known_settings(target: type) -> list[str] | None:
+    """Names of the settings that a class takes.
+
+    A class of ours with `**` hands the rest on to the class above it, whose settings are then its own.
+
+    Args:
+        target: The class.
+
+    Returns:
+        The names, those of the class itself first; None if it takes any.
+    """
+    known: dict[str, None] = {}
+    for owner in target.__mro__:
+        if "__init__" in vars(owner):
+            parameters = list(inspect.signature(owner).parameters.values())
+            known |= dict.fromkeys(p.name for p in parameters if p.kind is not p.VAR_KEYWORD)
+            if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+                return list(known)
+            if not owner.__module__.startswith(ALLOWED_PREFIXES[0]):
+                return None
+    return None
+
+
 def _check_arguments(target: type, arguments: Mapping[str, Any]) -> None:
     """Say which argument is unknown or missing before Python does, with the names that exist."""
-    signature = inspect.signature(target)
-    kinds = {parameter.kind for parameter in signature.parameters.values()}
-    known = list(signature.parameters)
-    if inspect.Parameter.VAR_KEYWORD not in kinds:
-        for name in arguments:
-            if name not in known:
-                nearest = difflib.get_close_matches(name, known, n=1)
-                hint = f" Did you mean {nearest[0]}?" if nearest else ""
-                raise UserError(f"{target.__name__} has no setting {name!r}.{hint} It has: {', '.join(known)}.")
-    for name, parameter in signature.parameters.items():
+    known = known_settings(target)
+    for name in arguments:
+        if known is not None and name not in known:
+            nearest = difflib.get_close_matches(name, known, n=1)
+            hint = f" Did you mean {nearest[0]}?" if nearest else ""
+            raise UserError(f"{target.__name__} has no setting {name!r}.{hint} It has: {', '.join(known)}.")
+    for name, parameter in inspect.signature(target).parameters.items():
         named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         if named and parameter.default is parameter.empty and name not in arguments:
             raise UserError(f"{target.__name__} needs the setting {name!r}: add it to the configuration.")

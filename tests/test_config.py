@@ -2,7 +2,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from fwi_lightning.config import build, plain
+from fwi_lightning.config import build, known_settings, plain
+from fwi_lightning.data import SyntheticDataModule
 from fwi_lightning.errors import UserError
 from fwi_lightning.survey import Survey
 
@@ -50,6 +51,15 @@ def test_refuses_targets_that_are_not_classes_of_allowed_packages(target):
 def test_names_the_setting_that_does_not_exist_and_those_that_do():
     with pytest.raises(UserError, match=r"no setting 'spacin'. Did you mean spacing\? It has: grid, spacing"):
         build({"_target_": "fwi_lightning.survey.Survey", "spacin": 5.0})
+
+
+def test_settings_that_a_class_hands_on_are_those_of_the_class_above():
+    known = known_settings(SyntheticDataModule)
+    assert known[0] == "cache"
+    assert {"survey_seed", "batch_size", "folds"} <= set(known)
+    assert "reading" not in known
+    with pytest.raises(UserError, match=r"no setting 'batchsize'. Did you mean batch_size\?"):
+        build({"_target_": "fwi_lightning.data.SyntheticDataModule", "batchsize": 3})
 
 
 def test_names_the_setting_that_is_missing():

@@ -16,11 +16,15 @@ from fwi_lightning.config import plain
 from fwi_lightning.data import GathersDataModule, GathersDataset
 from fwi_lightning.data.dataset import read_velocity
 from fwi_lightning.data.npy import Maps
+from fwi_lightning.figures.changes import Change
 from fwi_lightning.report.example import Example
 from fwi_lightning.report.run import RunReport, RunSummary, write_run_report
 from fwi_lightning.report.tables import OVERALL, Rows, family_table, read_metrics, write_csv, write_family_csv
 from fwi_lightning.training.metrics import VelocityScores
 from fwi_lightning.training.module import InversionModule
+
+AUGMENTED = 5
+"""Training samples that the report shows before and after augmentation."""
 
 
 def evaluate(
@@ -57,7 +61,7 @@ def evaluate(
     report = RunReport(
         title=f"{config.model['_target_'].rsplit('.', 1)[-1]}, fold {config.fold} of {config.folds}",
         summary=RunSummary(
-            training_samples=len(data.train_dataset),
+            training_samples=data.samples_per_epoch,
             validation_samples=len(data.test_dataset),
             parameters=sum(p.numel() for p in module.parameters() if p.requires_grad),
             seconds=seconds,
@@ -69,6 +73,7 @@ def evaluate(
         config=plain(config),
         environment=environment() | {"seed": str(config.seed)},
         survey=data.survey,
+        augmented=_augmented(data),
     )
     page = write_run_report(folder, report)
     rich.print(family_table(rows, baseline))
@@ -94,6 +99,23 @@ def _mean_map_scores(data: GathersDataModule) -> VelocityScores:
         truth = torch.from_numpy(read_velocity(part, row, maps))[None]
         scores.update(mean, truth, torch.tensor([data.families.index(part.family)]))
     return scores
+
+
+def _augmented(data: GathersDataModule) -> list[Change]:
+    """A few training samples before and after augmentation; none without one."""
+    if not data.augmentations:
+        return []
+    before, after = (data.training_examples(AUGMENTED, augmented) for augmented in (False, True))
+    return [
+        Change(
+            name=data.families[family],
+            velocity=before["velocity"][row].numpy(),
+            gathers=before["gathers"][row].numpy(),
+            new_velocity=after["velocity"][row].numpy(),
+            new_gathers=after["gathers"][row].numpy(),
+        )
+        for row, family in enumerate(before["family"].tolist())
+    ]
 
 
 def _per_sample(scores: Iterable[dict[str, float]], dataset: GathersDataset) -> list[dict[str, Any]]:

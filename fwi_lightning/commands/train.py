@@ -48,7 +48,12 @@ def main(config: DictConfig) -> None:
     resumed = _check_resume(config, folder)
     survey = Survey(**plain(config.physics))
     data: GathersDataModule = build(
-        config.data, survey=survey.to_dict(), fold=config.fold, folds=config.folds, seed=config.seed
+        config.data,
+        survey=survey.to_dict(),
+        fold=config.fold,
+        folds=config.folds,
+        seed=config.seed,
+        augment=plain(config.augment),
     )
     if needs_illumination(build(config.loss)):
         data.illumination = data.illumination or ILLUMINATION
@@ -70,7 +75,7 @@ def main(config: DictConfig) -> None:
     parameters = sum(p.numel() for p in module.parameters())
     print(
         f"{config.model['_target_'].rsplit('.', 1)[-1]}, {parameters / 1e6:.2f} M parameters; fold {config.fold} of "
-        f"{config.folds}: {len(data.train_dataset)} samples train, {len(data.val_dataset)} validate; {folder}"
+        f"{config.folds}: {data.samples_per_epoch} samples train, {len(data.val_dataset)} validate; {folder}"
     )
     begun = time.monotonic()
     _fit(trainer, module, data, config.ckpt, folder)

@@ -9,10 +9,12 @@ if TYPE_CHECKING:
     from fwi_lightning.data.datamodule import GathersDataModule
     from fwi_lightning.data.dataset import GathersDataset
     from fwi_lightning.data.files import Part, find_parts
+    from fwi_lightning.data.fresh import FreshDataModule
     from fwi_lightning.data.synthetic import SyntheticDataModule
     from fwi_lightning.data.writing import write_survey
 
 _HOMES = {
+    "FreshDataModule": "fresh",
     "GathersDataModule": "datamodule",
     "GathersDataset": "dataset",
     "Part": "files",
@@ -22,6 +24,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "FreshDataModule",
     "GathersDataModule",
     "GathersDataset",
     "Part",

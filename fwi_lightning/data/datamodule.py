@@ -10,8 +10,11 @@ import lightning
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader
 
+from fwi_lightning.config import build
+from fwi_lightning.data.augment.base import Augmentation
 from fwi_lightning.data.dataset import GathersDataset, read_velocity
 from fwi_lightning.data.files import Part, find_parts
 from fwi_lightning.data.folds import Block, assign_folds, check_fold, rows_of_fold, split_table, write_split
@@ -19,6 +22,7 @@ from fwi_lightning.data.illumination import illumination_file, write_illuminatio
 from fwi_lightning.data.npy import Maps
 from fwi_lightning.data.resume import ResumableLoader
 from fwi_lightning.data.sampler import EpochSampler, ShareSampler
+from fwi_lightning.data.training import Completion, Recorded, Source, TrainingSamples
 from fwi_lightning.data.workers import worker_settings
 from fwi_lightning.errors import UserError
 from fwi_lightning.geology import FAMILIES
@@ -37,7 +41,7 @@ class GathersDataModule(lightning.LightningDataModule):
             name.
         parts: The files.
         blocks: The folds.
-        train_dataset: The samples to train on.
+        train_dataset: The samples of the files to train on, as they are.
         val_dataset: Those held out.
         test_dataset: Those of `test_root`, or those held out.
 
@@ -56,9 +60,13 @@ class GathersDataModule(lightning.LightningDataModule):
         drop_last: Whether to leave out an incomplete last batch in training. Default False.
         illumination: Folder to keep the illumination of the samples in, computed on first use; batches of training
             and validation then have it, (batch, 1, depth, width). Default: they have none.
+        augment: Name to configuration of what changes training samples, in this order; each builds a
+            `fwi_lightning.data.augment.Augmentation`. Default: nothing.
+        simulate_on: Where gathers of changed maps are simulated: "workers" (the processes that read; the main one if
+            num_workers is 0) or "device" (the training device, the whole batch at once; for a GPU). Default "workers".
 
     Raises:
-        UserError: If a number is out of range; the data itself is looked at in `setup`.
+        UserError: If a setting is out of range; the data itself is looked at in `setup`.
     """
 
     # A validation set may be smaller than the number of devices; summed metrics do not mind an empty share.
@@ -78,6 +86,8 @@ class GathersDataModule(lightning.LightningDataModule):
         test_root: str | None = None,
         drop_last: bool = False,
         illumination: str | None = None,
+        augment: Mapping[str, Any] | None = None,
+        simulate_on: str = "workers",
     ) -> None:
         super().__init__()
         self.survey = survey if isinstance(survey, Survey) else Survey(**survey) if survey else OPENFWI
@@ -97,6 +107,12 @@ class GathersDataModule(lightning.LightningDataModule):
             if not isinstance(value, int) or value < least:
                 raise UserError(f"{name} must be a whole number of at least {least}, got {value!r}.")
         check_fold(fold, folds)
+        if simulate_on not in ("workers", "device"):
+            raise UserError(f"simulate_on must be workers or device, got {simulate_on!r}.")
+        self.simulate_on = simulate_on
+        self.augmentations: list[Augmentation] = [
+            build(entry, survey=self.survey) for entry in (augment or {}).values()
+        ]
         self.families: list[str] = []
         self.parts: list[Part] = []
         self.blocks: list[Block] = []
@@ -123,7 +139,7 @@ class GathersDataModule(lightning.LightningDataModule):
             return
         parts = find_parts(self.root, self.split, self.survey)
         tested = find_parts(self.test_root, survey=self.survey) if self.test_root else []
-        found = {part.family for part in parts + tested}
+        found = {part.family for part in parts + tested} | self._drawn_families()
         known = [family for family in FAMILIES if family in found]
         self.families = known + sorted(found.difference(known))
         self.blocks = assign_folds(parts, self.folds, self.seed)
@@ -138,6 +154,33 @@ class GathersDataModule(lightning.LightningDataModule):
         self.test_dataset = GathersDataset(tested, None, self.families) if tested else self.val_dataset
         self.parts = parts
 
+    def _drawn_families(self) -> set[str]:
+        """Families that training samples may have besides those of the files."""
+        return set()
+
+    def _source(self) -> Source:
+        """Where training samples come from."""
+        return Recorded(self.train_dataset)
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Training samples in an epoch."""
+        return len(self._source())
+
+    def training_examples(self, count: int, augmented: bool = True) -> dict[str, Tensor]:
+        """Some training samples of the first epoch, evenly spread over it.
+
+        Args:
+            count: Their number, at most.
+            augmented: Whether as the model sees them, or as they were before. Default True.
+
+        Returns:
+            A batch as in training.
+        """
+        samples = TrainingSamples(self._source(), self.augmentations if augmented else [], self.seed)
+        places = np.unique(np.linspace(0, len(samples) - 1, count).astype(int)).tolist()
+        return Completion(self.survey, samples.augmentations).collate([samples[0, place] for place in places])
+
     def train_dataloader(self) -> ResumableLoader:
         """Batches in an order that depends on seed and epoch alone.
 
@@ -145,16 +188,18 @@ class GathersDataModule(lightning.LightningDataModule):
             UserError: If `drop_last` leaves not a single batch.
         """
         ranks, rank = self._ranks()
-        sampler = EpochSampler(len(self.train_dataset), self.seed, ranks, rank)
+        samples = TrainingSamples(self._source(), self.augmentations, self.seed)
+        sampler = EpochSampler(len(samples), self.seed, ranks, rank)
         if self.drop_last and len(sampler) < self.batch_size:
             raise UserError(
                 f"batch_size={self.batch_size} is more than the {len(sampler)} training samples of a device, "
                 "and drop_last leaves out incomplete batches: lower batch_size or set drop_last=false."
             )
         loader = ResumableLoader(
-            self.train_dataset,
+            samples,
             self.batch_size,
             sampler=sampler,
+            collate_fn=None if self.simulate_on == "device" else self._completion().collate,
             drop_last=self.drop_last,
             **self._reading(),
         )
@@ -164,6 +209,13 @@ class GathersDataModule(lightning.LightningDataModule):
             sampler.set_epoch(self.trainer.current_epoch)
             loader.trainer = self.trainer
         return loader
+
+    def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
+        """Complete a training batch on its device, with `simulate_on="device"`. Lightning calls this."""
+        return self._completion()(batch) if "missing" in batch else batch
+
+    def _completion(self) -> Completion:
+        return Completion(self.survey, self.augmentations)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]]:
         """The held-out fold, each sample once on one of the devices."""
@@ -229,7 +281,7 @@ class GathersDataModule(lightning.LightningDataModule):
             "folds": self.folds,
             "fold": self.fold,
             "seed": self.seed,
-            "training samples": len(self.train_dataset),
+            "training samples": self.samples_per_epoch,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

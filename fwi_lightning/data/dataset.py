@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,20 @@ class GathersDataset(Dataset[dict[str, Any]]):
         if part in self.illumination:
             item["illumination"] = torch.from_numpy(self._maps[self.illumination[part]][row][None].copy())
         return item
+
+    def velocity(self, index: int) -> torch.Tensor:
+        """The map of sample `index` alone, (1, depth, width) float32 in m/s.
+
+        Raises:
+            UserError: As `read_velocity`.
+        """
+        return torch.from_numpy(read_velocity(*self.locate(index), self._maps))
+
+    @cached_property
+    def family_numbers(self) -> NDArray[np.int64]:
+        """(samples,) int64, what `family` is of each sample."""
+        numbers = np.array([self._family[part.family] for part in self.parts], np.int64)
+        return numbers[np.searchsorted(self._ends, self.rows, side="right")]
 
     def locate(self, index: int) -> tuple[Part, int]:
         """The part that sample `index` of this dataset comes from, and its row in that part."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import repeat
 
 import numpy as np
 from torch.utils.data.distributed import DistributedSampler
@@ -12,8 +13,11 @@ from torch.utils.data.distributed import DistributedSampler
 # time.
 
 
-class EpochSampler(DistributedSampler[int]):
+class EpochSampler(DistributedSampler[tuple[int, int]]):
     """Training order that depends on (seed, epoch) alone and can begin anywhere inside an epoch.
+
+    It yields (epoch, index): what an augmentation draws, or which map is fresh, depends on both, and a worker process
+    learns the epoch nowhere else.
 
     Rank r of n takes every n-th sample of the shuffled order, so the first `consumed` samples of the order
     are those that all ranks together have read, and a resume may even change the number of ranks. All ranks
@@ -45,13 +49,13 @@ class EpochSampler(DistributedSampler[int]):
         """Start inside an epoch, after the samples that all ranks together have consumed in it."""
         self.epoch, self.consumed = epoch, consumed
 
-    def __iter__(self) -> Iterator[int]:
-        """Numbers of this rank's samples that are still to come in the epoch."""
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """The epoch and the number of each of this rank's samples that are still to come in it."""
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
         rest = order[self.consumed :]
         missing = -len(rest) % self.num_replicas
         filled = np.concatenate([rest, np.resize(order, missing)])
-        return iter(filled[self.rank :: self.num_replicas].tolist())
+        return zip(repeat(self.epoch), filled[self.rank :: self.num_replicas].tolist())
 
     def __len__(self) -> int:
         """Samples of this rank in a whole epoch, wherever it starts: Lightning counts from the beginning."""

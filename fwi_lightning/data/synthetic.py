@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fwi_lightning.data.datamodule import GathersDataModule
 from fwi_lightning.data.writing import survey_settings, write_survey
 from fwi_lightning.geology import FAMILIES
-from fwi_lightning.survey import Survey
 
 
 class SyntheticDataModule(GathersDataModule):
@@ -26,16 +25,7 @@ class SyntheticDataModule(GathersDataModule):
         samples_per_family: Maps drawn of each family; 1.4 MB and about 0.03 s of two cores each. Default 100.
         samples_per_file: Samples in a file; folds keep files together. Default 20.
         survey_seed: Of the maps. Default 0.
-        survey: As `GathersDataModule`.
-        folds: As `GathersDataModule`.
-        fold: As `GathersDataModule`.
-        batch_size: As `GathersDataModule`.
-        eval_batch_size: As `GathersDataModule`.
-        num_workers: As `GathersDataModule`.
-        seed: As `GathersDataModule`; another seed draws no other maps.
-        test_root: As `GathersDataModule`.
-        drop_last: As `GathersDataModule`.
-        illumination: As `GathersDataModule`.
+        **reading: As `GathersDataModule`, without `root` and `split`; another `seed` draws no other maps.
 
     Raises:
         UserError: If a number is out of range or a family unknown.
@@ -48,30 +38,9 @@ class SyntheticDataModule(GathersDataModule):
         samples_per_family: int = 100,
         samples_per_file: int = 20,
         survey_seed: int = 0,
-        survey: Survey | Mapping[str, Any] | None = None,
-        folds: int = 5,
-        fold: int = 0,
-        batch_size: int = 16,
-        eval_batch_size: int | None = None,
-        num_workers: int = 0,
-        seed: int = 0,
-        test_root: str | None = None,
-        drop_last: bool = False,
-        illumination: str | None = None,
+        **reading: Any,
     ) -> None:
-        super().__init__(
-            root=cache,
-            survey=survey,
-            folds=folds,
-            fold=fold,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            num_workers=num_workers,
-            seed=seed,
-            test_root=test_root,
-            drop_last=drop_last,
-            illumination=illumination,
-        )
+        super().__init__(root=cache, **reading)
         del self.hparams["root"], self.hparams["split"]
         self.hparams.update(
             cache=cache,

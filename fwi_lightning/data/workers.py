@@ -26,7 +26,7 @@ def worker_settings(count: int) -> dict[str, Any]:
     server = "forkserver" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if server else "spawn")
     if server:
-        context.set_forkserver_preload(["__main__", "fwi_lightning.data.dataset"])
+        context.set_forkserver_preload(["__main__", "fwi_lightning.data.training"])
     return {
         "num_workers": count,
         "multiprocessing_context": context,

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from fwi_lightning.figures.boundaries import boundaries as draw_boundaries
 from fwi_lightning.figures.boundaries import classify
+from fwi_lightning.figures.changes import Change, changes
 from fwi_lightning.figures.curves import family_bars, training_curves
 from fwi_lightning.figures.inversion import gallery, inversion
 from fwi_lightning.figures.panels import as_map
@@ -55,6 +56,7 @@ class RunReport:
         config: The run's configuration.
         environment: Name -> value: versions, commit, seed, device.
         survey: The acquisition. Default `OPENFWI`.
+        augmented: Training samples before and after augmentation. Default none.
     """
 
     title: str
@@ -66,6 +68,7 @@ class RunReport:
     config: Mapping[str, Any]
     environment: Mapping[str, Any]
     survey: Survey = OPENFWI
+    augmented: Sequence[Change] = ()
 
 
 def write_run_report(folder: Path, report: RunReport) -> Path:
@@ -88,6 +91,7 @@ def write_run_report(folder: Path, report: RunReport) -> Path:
         Section("Training", [_curves(report, figures)]),
         Section("Samples", _samples(report, figures)),
         Section("Boundaries", _boundaries(report, figures)),
+        Section("Augmented pairs", _augmented(report, figures)),
         Section(
             "The run",
             [
@@ -208,6 +212,17 @@ def _masked(
         for velocity in (example.truth, example.prediction)
     )
     return example, example.truth, true, predicted
+
+
+def _augmented(report: RunReport, figures: Path) -> list[Block]:
+    """Training samples before and after augmentation."""
+    if not report.augmented:
+        return []
+    caption = (
+        "Training samples of the first epoch as they were and as the model was given them: maps above, the gathers "
+        "of one shot below. Not every sample is changed."
+    )
+    return [draw(changes(report.augmented, report.survey), caption, figures / "augmented.png")]
 
 
 def environment_table(environment: Mapping[str, Any]) -> Table:

@@ -8,7 +8,9 @@ from fwi_lightning.data.sampler import EpochSampler, ShareSampler
 def at(epoch, consumed=0, **arguments):
     sampler = EpochSampler(**arguments)
     sampler.resume(epoch, consumed)
-    return list(sampler)
+    found = list(sampler)
+    assert all(key[0] == epoch for key in found)
+    return [index for _, index in found]
 
 
 def test_an_order_for_each_seed_and_epoch():
@@ -50,7 +52,7 @@ def test_the_same_epoch_again_keeps_the_position_and_another_starts_anew():
     sampler.set_epoch(2)
     assert len(list(sampler)) == 3
     sampler.set_epoch(3)
-    assert sorted(sampler) == list(range(10))
+    assert sorted(sampler) == [(3, index) for index in range(10)]
 
 
 def test_the_length_is_that_of_a_whole_epoch():

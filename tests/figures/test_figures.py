@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from fwi_lightning.figures.boundaries import CLASS_COLOURS, FALSE_ALARM, HIT, MISS, boundaries, classify
+from fwi_lightning.figures.changes import Change, changes
 from fwi_lightning.figures.curves import family_bars, training_curves
 from fwi_lightning.figures.gathers import gathers
 from fwi_lightning.figures.histograms import VELOCITY_EDGES, Spread, count_velocities, histograms
@@ -52,6 +53,21 @@ def test_gathers_of_another_survey_are_refused_with_both_shapes():
 
 def test_a_silent_record_can_be_drawn():
     assert len(gathers(np.zeros_like(RECORDS), SURVEY).axes) == 3
+
+
+def test_changes_show_each_sample_before_and_after_on_the_colours_of_before():
+    sample = Change("a", TRUTH, RECORDS, TRUTH[:, ::-1], 2 * RECORDS)
+    figure = changes([sample, sample], SURVEY)
+    assert len(figure.axes) == 2 * 4 + 1
+    before, after, gather, new_gather = figure.axes[4:8]
+    np.testing.assert_array_equal(before.images[0].get_array(), TRUTH[0])
+    np.testing.assert_array_equal(after.images[0].get_array(), TRUTH[0, ::-1])
+    np.testing.assert_array_equal(gather.collections[0].get_array().reshape(50, 30), RECORDS[0])
+    np.testing.assert_array_equal(new_gather.collections[0].get_array().reshape(50, 30), 2 * RECORDS[0])
+    assert gather.collections[0].get_clim() == new_gather.collections[0].get_clim()
+    assert max(figure.get_size_inches()) <= 12
+    with pytest.raises(ValueError, match="at least one sample"):
+        changes([], SURVEY)
 
 
 def test_inversion_with_truth_shows_gathers_maps_error_and_profiles():

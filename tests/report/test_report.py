@@ -10,6 +10,7 @@ import pytest
 import rich.console
 
 from fwi_lightning.errors import UserError
+from fwi_lightning.figures.changes import Change
 from fwi_lightning.figures.histograms import count_velocities
 from fwi_lightning.report import (
     Example,
@@ -191,6 +192,14 @@ def test_run_report_without_examples_leaves_their_sections_out(tmp_path):
     page = read_page(write_run_report(tmp_path, run_report(examples=[], metrics=[])))
     assert page.tags.count("img") == 2
     assert "Samples" not in page.text
+
+
+def test_run_report_shows_augmented_pairs(tmp_path):
+    (example,) = examples(["FlatVel_A"])
+    change = Change(EVIL, example.truth, example.gathers, example.prediction, example.gathers)
+    page = read_page(write_run_report(tmp_path, run_report(augmented=[change])))
+    assert (tmp_path / "figures" / "augmented.png").is_file()
+    assert "Augmented pairs" in page.text
 
 
 def prediction_report(samples, **changes) -> PredictionReport:
