@@ -11,7 +11,6 @@ import rich
 import torch
 from omegaconf import DictConfig
 
-from fwi_lightning.commands.environment import environment
 from fwi_lightning.config import plain
 from fwi_lightning.data import GathersDataModule, GathersDataset
 from fwi_lightning.data.dataset import read_velocity
@@ -29,6 +28,7 @@ def evaluate(
     data: GathersDataModule,
     config: DictConfig,
     folder: Path,
+    facts: dict[str, str],
     seconds: float,
 ) -> None:
     """Test the best checkpoint and write per_family.csv, per_sample.csv, figures/ and report.html.
@@ -39,6 +39,7 @@ def evaluate(
         data: Its data.
         config: conf/train.yaml.
         folder: The run folder.
+        facts: What the run was made with, by name.
         seconds: Duration of the training.
 
     Raises:
@@ -67,7 +68,7 @@ def evaluate(
         metrics=read_metrics(folder / "metrics.csv"),
         examples=_examples(module, data.test_dataset, samples),
         config=plain(config),
-        environment=environment() | {"seed": str(config.seed)},
+        environment=facts | {"seed": str(config.seed)},
         survey=data.survey,
     )
     page = write_run_report(folder, report)
