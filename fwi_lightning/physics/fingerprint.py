@@ -201,7 +201,7 @@ def _read_start(gathers: Tensor, receivers: Tensor, survey: Survey) -> _Start:
     wavelet = survey.wavelet()
     samples = gathers[:, :, :2].float()
     here = samples.gather(3, receivers[:, :, None, None].expand(-1, -1, 2, 1))[..., 0]
-    alone = ((samples[:, :, 0] != 0).sum(dim=2) == 1) & (here[..., 0] != 0)
+    alone = (samples[:, :, 0] != 0).sum(dim=2) == 1
     by_amplitude = (here[..., 0] / (float(wavelet[0]) * survey.spacing**2)).where(alone, torch.nan)
     ratio = here[..., 1] / here[..., 0]
     by_ratio = ((2 + float(wavelet[1] / wavelet[0]) - ratio) / 5).where(alone, torch.nan)

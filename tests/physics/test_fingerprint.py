@@ -106,6 +106,18 @@ def test_a_gain_that_passes_unnoticed_moves_it_by_a_hundredth(maps, gathers):
         assert error.nan_to_num(0.0).max() < 0.01
 
 
+@pytest.mark.parametrize(("velocity", "told"), [(50.0, False), (150.0, True), (6000.0, True), (6500.0, False)])
+def test_only_what_ground_and_scheme_can_have_is_believed(velocity, told):
+    """Samples 0 and 1 written down from the scheme's two formulas."""
+    alpha, wavelet = (velocity * 0.001 / 10) ** 2, OPENFWI.wavelet()
+    start = np.zeros((1, 5, 1000, 70))
+    start[0, 2, 0, 34] = alpha * 100 * wavelet[0]
+    start[0, 2, 1, 34] = (2 - 5 * alpha) * start[0, 2, 0, 34] + alpha * 100 * wavelet[1]
+    found = source_velocity(torch.from_numpy(start).float(), OPENFWI)[0]
+    assert found[[0, 1, 3, 4]].isnan().all()
+    assert found[2].item() == pytest.approx(velocity, abs=1e-3) if told else found[2].isnan()
+
+
 def test_one_shot_at_another_column_leaves_the_others(maps, gathers):
     """A flip in space moves the shot of column 34 to 35."""
     found = source_velocity(gathers.flip(1).flip(3), SURVEY)
