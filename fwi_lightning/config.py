@@ -61,6 +61,21 @@ def build(config: Any, **extra: Any) -> Any:
         raise UserError(f"{target.__name__} does not take these settings: {error}.") from error
 
 
+def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration with all settings of its class, those left out at their defaults.
+
+    Args:
+        config: Plain settings; without `_target_` they come back as they are.
+
+    Raises:
+        UserError: As `find_class`.
+    """
+    if "_target_" not in config:
+        return dict(config)
+    parameters = inspect.signature(find_class(config["_target_"])).parameters
+    return {name: p.default for name, p in parameters.items() if p.default is not p.empty} | dict(config)
+
+
 def find_class(name: Any) -> type:
     """The class of a dotted name.
 

@@ -11,7 +11,6 @@ import rich
 import torch
 from omegaconf import DictConfig
 
-from fwi_lightning.commands.environment import environment
 from fwi_lightning.config import plain
 from fwi_lightning.data import GathersDataModule, GathersDataset
 from fwi_lightning.data.dataset import read_velocity
@@ -33,6 +32,7 @@ def evaluate(
     data: GathersDataModule,
     config: DictConfig,
     folder: Path,
+    facts: dict[str, str],
     seconds: float,
 ) -> None:
     """Test the best checkpoint and write per_family.csv, per_sample.csv, figures/ and report.html.
@@ -43,6 +43,7 @@ def evaluate(
         data: Its data.
         config: conf/train.yaml.
         folder: The run folder.
+        facts: What the run was made with, by name.
         seconds: Duration of the training.
 
     Raises:
@@ -71,7 +72,7 @@ def evaluate(
         metrics=read_metrics(folder / "metrics.csv"),
         examples=_examples(module, data.test_dataset, samples),
         config=plain(config),
-        environment=environment() | {"seed": str(config.seed)},
+        environment=facts | {"seed": str(config.seed)},
         survey=data.survey,
         augmented=_augmented(data),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 from fwi_lightning.commands.environment import environment
 from fwi_lightning.commands.folders import writable_folder
+from fwi_lightning.commands.recording import compare_with_survey
 from fwi_lightning.commands.submission import Submission
 from fwi_lightning.data import GathersDataset, Part, find_parts
 from fwi_lightning.data.npy import read_header
@@ -67,9 +68,11 @@ def main(config: DictConfig) -> None:
     simulated = samples <= SIMULATED if config.misfit is None else config.misfit
     folder = writable_folder(output)
     begun = time.monotonic()
+    dataset = GathersDataset(parts)
+    facts = environment() | {"differences from the survey": compare_with_survey(dataset, model.survey)}
     with ExitStack() as stack:
         submission = stack.enter_context(Submission(folder / "submission.csv")) if config.submission else None
-        results = _predict(model, parts, folder, config, simulated, submission)
+        results = _predict(model, dataset, folder, config, simulated, submission)
     write_csv(folder / "quality.csv", results.quality)
     if results.scores:
         write_csv(folder / "scores.csv", results.scores)
@@ -83,7 +86,7 @@ def main(config: DictConfig) -> None:
             velocity_counts=results.velocity_counts,
             examples=results.examples,
             scores=results.scores,
-            environment=environment() | {"seconds": f"{time.monotonic() - begun:.0f}"},
+            environment=facts | {"seconds": f"{time.monotonic() - begun:.0f}"},
             survey=model.survey,
         ),
     )
@@ -92,14 +95,13 @@ def main(config: DictConfig) -> None:
 
 def _predict(
     model: VelocityModel,
-    parts: Sequence[Part],
+    dataset: GathersDataset,
     folder: Path,
     config: DictConfig,
     simulated: bool,
     submission: Submission | None,
 ) -> Results:
     """Predict batch by batch across files; a file's maps are written when its last sample is done."""
-    dataset = GathersDataset(parts)
     drawn = set(np.linspace(0, len(dataset) - 1, min(config.pictures, len(dataset))).astype(int).tolist())
     results = Results()
     waiting: list[NDArray[np.float32]] = []
@@ -109,7 +111,7 @@ def _predict(
             gathers = torch.stack([sample["gathers"] for sample in batch])
             velocity = model.predict(gathers, config.batch_size)
             assert isinstance(velocity, torch.Tensor)
-            quality = inspect_prediction(gathers, velocity, model.survey, simulated)
+            quality = inspect_prediction(gathers, velocity, model.survey, simulated, model.known.use != "none")
             for row, (place, sample) in enumerate(zip(places, batch, strict=True)):
                 part, line = dataset.locate(place)
                 name = {"name": part.name, "index": line}

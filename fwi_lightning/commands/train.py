@@ -18,7 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from fwi_lightning.commands.environment import environment
 from fwi_lightning.commands.evaluation import evaluate
 from fwi_lightning.commands.folders import writable_folder
-from fwi_lightning.config import build, plain
+from fwi_lightning.commands.recording import compare_with_survey
+from fwi_lightning.config import build, plain, with_defaults
 from fwi_lightning.data import GathersDataModule
 from fwi_lightning.errors import UserError
 from fwi_lightning.survey import Survey
@@ -60,7 +61,8 @@ def main(config: DictConfig) -> None:
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     data.prepare_data()
     data.setup("fit")
-    _record(config, folder, data)
+    facts = environment() | {"differences from the survey": compare_with_survey(data.train_dataset, survey)}
+    _record(config, folder, data, facts)
     module = InversionModule(
         model=plain(config.model),
         survey=survey.to_dict(),
@@ -79,7 +81,7 @@ def main(config: DictConfig) -> None:
     )
     begun = time.monotonic()
     _fit(trainer, module, data, config.ckpt, folder)
-    evaluate(trainer, module, data, config, folder, seconds=time.monotonic() - begun)
+    evaluate(trainer, module, data, config, folder, facts, seconds=time.monotonic() - begun)
 
 
 def _check_resume(config: DictConfig, folder: Path) -> bool:
@@ -94,8 +96,9 @@ def _check_resume(config: DictConfig, folder: Path) -> bool:
     checkpoint = read_checkpoint(config.ckpt)
     differing = []
     for name in ("model", "physics"):
-        saved = checkpoint["hyper_parameters"]["survey" if name == "physics" else name]
-        now = plain(config[name])
+        # A checkpoint from before a setting came in has the setting's default.
+        saved = with_defaults(checkpoint["hyper_parameters"]["survey" if name == "physics" else name])
+        now = with_defaults(plain(config[name]))
         keys = sorted(set(saved) | set(now))
         differing += [
             f"{name}.{key} was {saved.get(key)!r}, now {now.get(key)!r}"
@@ -111,11 +114,11 @@ def _check_resume(config: DictConfig, folder: Path) -> bool:
     return True
 
 
-def _record(config: DictConfig, folder: Path, data: GathersDataModule) -> None:
+def _record(config: DictConfig, folder: Path, data: GathersDataModule, facts: dict[str, str]) -> None:
     """Write what the run was made with: config.yaml, environment.json, split.csv."""
     OmegaConf.save(config, folder / "config.yaml", resolve=True)
-    facts = environment() | {"seed": config.seed, "command": " ".join(sys.argv)}
-    (folder / "environment.json").write_text(json.dumps(facts, indent=2) + "\n")
+    circumstances = facts | {"seed": config.seed, "command": " ".join(sys.argv)}
+    (folder / "environment.json").write_text(json.dumps(circumstances, indent=2) + "\n")
     data.write_split(folder / "split.csv")
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fwi_lightning.physics import simulate
+from fwi_lightning.physics.fingerprint import fingerprint, source_velocity
 from fwi_lightning.survey import Survey
 
 POOR_FIT = 0.5
@@ -15,6 +16,9 @@ POOR_FIT = 0.5
 
 USUAL = (1400.0, 4600.0)
 """m/s: range of velocities that OpenFWI's labels, 1500 to 4500, leave with some room."""
+
+OFF_AT_SHOTS = 50.0
+"""m/s: median error at the shots, where clean gathers give the velocity away, above which a prediction is flagged."""
 
 
 def misfit(gathers: Tensor, velocity: Tensor, survey: Survey) -> Tensor:
@@ -35,7 +39,9 @@ def misfit(gathers: Tensor, velocity: Tensor, survey: Survey) -> Tensor:
     return (difference.square().sum(dim=(1, 2, 3)) / energy.clamp_min(torch.finfo(torch.float32).tiny)).sqrt()
 
 
-def inspect_prediction(gathers: Tensor, velocity: Tensor, survey: Survey, simulated: bool) -> list[dict[str, Any]]:
+def inspect_prediction(
+    gathers: Tensor, velocity: Tensor, survey: Survey, simulated: bool, uses_source_velocity: bool = False
+) -> list[dict[str, Any]]:
     """The row of quality.csv of each sample of a batch, less its name.
 
     Args:
@@ -43,19 +49,30 @@ def inspect_prediction(gathers: Tensor, velocity: Tensor, survey: Survey, simula
         velocity: (batch, 1, depth, width), predicted, in m/s.
         survey: The survey.
         simulated: Whether to simulate the predictions for their misfit.
+        uses_source_velocity: Whether the model relies on the velocity at the shots. Default False.
 
     Returns:
-        Dicts of misfit (None if not simulated) and flags, a list of words joined by ";": "silent" (gathers of zeros),
-        "unusual velocity" (outside `USUAL`), "poor fit" (misfit above `POOR_FIT`).
+        Dicts of misfit (None if not simulated) and flags, a list of words joined by ";": "silent" (gathers of zeros,
+        which get no flags of their shots), "other survey" (shots stand elsewhere), "unusual velocity" (outside
+        `USUAL`), "source velocity" (off by more than `OFF_AT_SHOTS` where the gathers tell it), "source velocity
+        unavailable" (they tell it at no shot, and the model relies on it), "poor fit" (misfit above `POOR_FIT`).
     """
     silent = gathers.abs().amax(dim=(1, 2, 3)) == 0
     low, high = velocity.amin(dim=(1, 2, 3)), velocity.amax(dim=(1, 2, 3))
-    unusual = (low < USUAL[0]) | (high > USUAL[1])
+    known = source_velocity(gathers, survey)
+    error = (velocity[:, 0, survey.shot_row, list(survey.shot_columns)] - known).abs().nanmedian(dim=1).values
+    flagged = {
+        "silent": silent,
+        "other survey": fingerprint(gathers, survey).other_survey,
+        "unusual velocity": (low < USUAL[0]) | (high > USUAL[1]),
+        "source velocity": error > OFF_AT_SHOTS,
+        "source velocity unavailable": known.isnan().all(dim=1) & ~silent & uses_source_velocity,
+    }
     # A network may overshoot; the simulator takes only what its time step can carry.
     fits = misfit(gathers, velocity.clamp(*USUAL), survey).tolist() if simulated else [None] * len(gathers)
     rows = []
     for row, fit in enumerate(fits):
-        flags = ["silent"] * bool(silent[row]) + ["unusual velocity"] * bool(unusual[row])
+        flags = [name for name, samples in flagged.items() if samples[row]]
         fit = None if silent[row] else fit
         flags += ["poor fit"] * (fit is not None and fit > POOR_FIT)
         rows.append({"misfit": fit, "flags": ";".join(flags)})

@@ -11,16 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from fwi_lightning.errors import UserError
+from fwi_lightning.models.scale import VELOCITY_CENTRE, VELOCITY_HALF_RANGE
+from fwi_lightning.models.source import KnownVelocity
 from fwi_lightning.survey import Survey
-
-VELOCITY_CENTRE = 3000.0
-VELOCITY_HALF_RANGE = 1500.0
-"""m/s: the labels of OpenFWI, 1500 to 4500, become [-1, 1]."""
-
-
-def normalise_velocity(velocity: Tensor) -> Tensor:
-    """Velocity in m/s to the published label scale, 1500..4500 to [-1, 1]; any shape."""
-    return (velocity - VELOCITY_CENTRE) / VELOCITY_HALF_RANGE
 
 
 class InputTransform(nn.Module):
@@ -71,24 +64,35 @@ class InputTransform(nn.Module):
 class VelocityModel(nn.Module):
     """Base of all models. A subclass sets `self.net`: transformed gathers to normalised velocity.
 
+    Attributes:
+        inputs: Channels that the network reads: the shots, and one more for `source_velocity="channel"`.
+
     Args:
         survey: The survey, or its dict, whose gathers the model reads.
         time_step: Seconds between the samples that the network reads. Default 0.004.
+        source_velocity: Use of the velocity at the shots, which clean gathers give away: "none", "channel" (the
+            network reads it) or "constraint" (it is written into the map). Default "none".
     """
 
     net: nn.Module
 
-    def __init__(self, survey: Survey | Mapping[str, Any], time_step: float = 0.004) -> None:
+    def __init__(
+        self, survey: Survey | Mapping[str, Any], time_step: float = 0.004, source_velocity: str = "none"
+    ) -> None:
         super().__init__()
         self.survey = survey if isinstance(survey, Survey) else Survey(**survey)
         self.transform = InputTransform(self.survey, time_step)
+        self.known = KnownVelocity(self.survey, source_velocity)
+        self.inputs = self.survey.shots + self.known.channels
 
     def forward(self, gathers: Tensor) -> Tensor:
         """Gathers (batch, shots, time, receivers) as recorded to velocity (batch, 1, depth, width) in m/s."""
+        inputs = self.known.widen(self.transform(gathers), gathers)
         # Channels last: the layout in which convolutions are fastest, on CPUs and on GPUs.
-        output = self.net(self.transform(gathers).contiguous(memory_format=torch.channels_last))
+        output = self.net(inputs.contiguous(memory_format=torch.channels_last))
         # Half precision resolves no better than 16 m/s around 3000: leave it before the scale becomes m/s.
-        return output.float() * VELOCITY_HALF_RANGE + VELOCITY_CENTRE
+        velocity = output.float() * VELOCITY_HALF_RANGE + VELOCITY_CENTRE
+        return self.known.constrain(velocity, gathers)
 
     @torch.inference_mode()
     def predict(self, gathers: Tensor | ArrayLike, batch_size: int = 16) -> Tensor | NDArray[np.float32]:

@@ -37,17 +37,17 @@ class InversionNetCore(nn.Module):
     transposed convolutions widen it to 80 x 80, of which the middle 70 x 70 is the answer, through a tanh.
 
     Args:
-        shots: Input channels.
+        inputs: Input channels.
         samples: Time samples that come in.
         receivers: Receivers that come in.
         widths: Channels of the five stages. Default (32, 64, 128, 256, 512).
     """
 
-    def __init__(self, shots: int, samples: int, receivers: int, widths: tuple[int, ...] = (32, 64, 128, 256, 512)):
+    def __init__(self, inputs: int, samples: int, receivers: int, widths: tuple[int, ...] = (32, 64, 128, 256, 512)):
         super().__init__()
         a, b, c, d, e = widths
         self.encoder = nn.Sequential(
-            _time_convolution(shots, a, kernel=7, stride=2),
+            _time_convolution(inputs, a, kernel=7, stride=2),
             *(_time_convolution(a, b, stride=2), _time_convolution(b, b)),
             *(_time_convolution(b, b, stride=2), _time_convolution(b, b)),
             *(_time_convolution(b, c, stride=2), _time_convolution(c, c)),
@@ -68,7 +68,7 @@ class InversionNetCore(nn.Module):
         self.head = nn.Sequential(nn.Conv2d(a, 1, 3, 1, 1), nn.BatchNorm2d(1), nn.Tanh())
 
     def forward(self, gathers: Tensor) -> Tensor:
-        """(batch, shots, samples, receivers) to (batch, 1, 70, 70) in [-1, 1]."""
+        """(batch, inputs, samples, receivers) to (batch, 1, 70, 70) in [-1, 1]."""
         wide = self.decoder(self.bottleneck(self.encoder(gathers)))
         return self.head(wide[..., 5:-5, 5:-5])
 
@@ -79,15 +79,18 @@ class InversionNet(VelocityModel):
     Args:
         survey: The survey, or its dict. Its grid must be (70, 70).
         time_step: Seconds between the samples that the network reads. Default 0.001.
+        source_velocity: As `VelocityModel`. Default "none".
 
     Raises:
         UserError: If the grid is another one.
     """
 
-    def __init__(self, survey: Survey | Mapping[str, Any], time_step: float = 0.001) -> None:
-        super().__init__(survey, time_step)
+    def __init__(
+        self, survey: Survey | Mapping[str, Any], time_step: float = 0.001, source_velocity: str = "none"
+    ) -> None:
+        super().__init__(survey, time_step, source_velocity)
         if self.survey.grid != (70, 70):
             raise UserError(
                 f"inversionnet makes maps of (70, 70), the survey's grid is {self.survey.grid}: choose another model."
             )
-        self.net = InversionNetCore(self.survey.shots, self.transform.samples, self.survey.receivers)
+        self.net = InversionNetCore(self.inputs, self.transform.samples, self.survey.receivers)

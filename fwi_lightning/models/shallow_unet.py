@@ -37,22 +37,22 @@ class Stem(nn.Module):
     """One strided convolution from long records to a small image: time shrinks most, receivers a little.
 
     Args:
-        shots: Input channels.
+        inputs: Input channels.
         channels: Features out.
         size: (samples, receivers) in.
         image: (rows, columns) out.
     """
 
-    def __init__(self, shots: int, channels: int, size: tuple[int, int], image: tuple[int, int]) -> None:
+    def __init__(self, inputs: int, channels: int, size: tuple[int, int], image: tuple[int, int]) -> None:
         super().__init__()
         stride = (-(-size[0] // image[0]), -(-size[1] // image[1]))
         kernel = (2 * stride[0] + 1, 2 * stride[1] + 1)
         missing = [(image[axis] - 1) * stride[axis] + kernel[axis] - size[axis] for axis in (0, 1)]
         self.pad = (*_halves(missing[1]), *_halves(missing[0]))
-        self.project = nn.Conv2d(shots, channels, kernel, stride)
+        self.project = nn.Conv2d(inputs, channels, kernel, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, shots, samples, receivers) to (batch, channels, rows, columns)."""
+        """(batch, inputs, samples, receivers) to (batch, channels, rows, columns)."""
         return self.project(functional.pad(x, self.pad))
 
 
@@ -125,17 +125,23 @@ class ShallowUNet(VelocityModel):
         time_step: Seconds between the samples that the network reads. Default 0.004.
         width: Channels of the first level, doubled at each further one. Default 24.
         levels: Resolutions, each half of the one before. Default 3.
+        source_velocity: As `VelocityModel`. Default "none".
     """
 
     def __init__(
-        self, survey: Survey | Mapping[str, Any], time_step: float = 0.004, width: int = 24, levels: int = 3
+        self,
+        survey: Survey | Mapping[str, Any],
+        time_step: float = 0.004,
+        width: int = 24,
+        levels: int = 3,
+        source_velocity: str = "none",
     ) -> None:
-        super().__init__(survey, time_step)
+        super().__init__(survey, time_step, source_velocity)
         unit = 2**levels  # of the map: the U-Net starts at half resolution
         rows, columns = (-(-cells // unit) * unit // 2 for cells in self.survey.grid)
         size = (self.transform.samples, self.survey.receivers)
         self.net = nn.Sequential(
-            Stem(self.survey.shots, width, size, (rows, columns)),
+            Stem(self.inputs, width, size, (rows, columns)),
             UNet([width * 2**level for level in range(levels)]),
             Head(width, self.survey.grid),
         )

@@ -1,0 +1,35 @@
+"""Whether the gathers are what the survey would have recorded: asked before any work is done on them."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import torch
+
+from fwi_lightning.data import GathersDataset
+from fwi_lightning.physics.fingerprint import fingerprint
+from fwi_lightning.survey import Survey
+
+LOOKED_AT = 8
+"""Samples that stand for all, spread evenly over the data: reading them takes a tenth of a second."""
+
+
+def compare_with_survey(dataset: GathersDataset, survey: Survey) -> str:
+    """Compare a few samples with the survey and print a warning for each way in which they differ.
+
+    No error: filtered field data is legitimate, but whoever mistook the survey should know before the training.
+
+    Args:
+        dataset: The gathers.
+        survey: The survey that is said to have recorded them.
+
+    Returns:
+        What differs, for the files that describe the run: sentences joined by ";", or "nothing found in 8 samples".
+    """
+    places = np.unique(np.linspace(0, len(dataset) - 1, LOOKED_AT).astype(int)).tolist()
+    gathers = torch.stack([dataset[place]["gathers"] for place in places])
+    differences = fingerprint(gathers, survey).differences()
+    for sentence in differences:
+        print(f"warning: {sentence}", file=sys.stderr)
+    return "; ".join(differences) or f"nothing found in {len(places)} samples"

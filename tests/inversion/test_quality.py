@@ -1,0 +1,49 @@
+"""Flags of quality.csv that the record itself raises: no labels, no simulation."""
+
+import pytest
+import torch
+
+from fwi_lightning.geology import draw
+from fwi_lightning.inversion.quality import inspect_prediction
+from fwi_lightning.physics import simulate
+from fwi_lightning.survey import Survey
+
+SURVEY = Survey(samples=300)
+
+
+@pytest.fixture(scope="module")
+def maps() -> torch.Tensor:
+    return torch.from_numpy(draw("CurveFault_B", 4, seed=2))
+
+
+@pytest.fixture(scope="module")
+def gathers(maps) -> torch.Tensor:
+    return simulate(maps[:, 0], SURVEY)
+
+
+def flags(gathers: torch.Tensor, velocity: torch.Tensor, uses_source_velocity: bool = False) -> list[str]:
+    rows = inspect_prediction(gathers, velocity, SURVEY, False, uses_source_velocity)
+    return [row["flags"] for row in rows]
+
+
+def test_a_prediction_is_flagged_where_the_shots_say_another_velocity(maps, gathers):
+    wrong = maps.clone()
+    wrong[0, 0, 1, [0, 17]] += 300  # two shots of five: the median does not mind
+    wrong[1, 0, 1] += 40
+    wrong[2, 0, 1] += 60
+    wrong[3, 0, 2:] += 60
+    assert flags(gathers, wrong.clamp(1500, 4500)) == ["", "", "source velocity", ""]
+    assert flags(2 * gathers, wrong.clamp(1500, 4500)) == ["", "", "", ""], "a changed record does not tell it"
+
+
+def test_what_the_model_lacks_is_flagged_only_if_it_asks_for_it(maps, gathers):
+    mixed = torch.cat([gathers[:2], 2 * gathers[2:3], torch.zeros_like(gathers[:1])])
+    assert flags(mixed, maps) == ["", "", "", "silent"]
+    assert flags(mixed, maps, uses_source_velocity=True) == ["", "", "source velocity unavailable", "silent"]
+
+
+def test_shots_of_another_survey_are_flagged_by_sample(maps, gathers):
+    other = simulate(maps[:, 0], Survey(samples=300, shot_columns=(0, 17, 35, 52, 69)))
+    noise = 0.3 * torch.randn(gathers.shape, generator=torch.Generator().manual_seed(0))
+    mixed = torch.stack([gathers[0], other[1], gathers[2] + noise[2], other[3] + noise[3]])
+    assert flags(mixed, maps) == ["", "other survey", "", "other survey"]
