@@ -24,7 +24,7 @@ class WaveformMisfit(GuardedLoss):
     left out where it is stored as zeros.
 
     Args:
-        weight: Factor. Default 0.1.
+        weight: Factor. Default 0.3.
         norm: "l2" or "l1". Default "l2": the root of the energy.
         normalise_traces: Whether each trace is divided by its recorded rms, so that far receivers count as much as near
             ones. Default False.
@@ -41,7 +41,7 @@ class WaveformMisfit(GuardedLoss):
 
     def __init__(
         self,
-        weight: float = 0.1,
+        weight: float = 0.3,
         norm: str = "l2",
         normalise_traces: bool = False,
         envelope: bool = False,
