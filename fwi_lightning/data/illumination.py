@@ -14,6 +14,7 @@ from fwi_lightning.data.dataset import read_velocity
 from fwi_lightning.data.files import Part
 from fwi_lightning.data.npy import Maps
 from fwi_lightning.data.progress import Progress
+from fwi_lightning.data.writing import locked
 from fwi_lightning.errors import UserError
 from fwi_lightning.physics import illuminate
 from fwi_lightning.survey import Survey
@@ -44,7 +45,7 @@ def illumination_file(part: Part, survey: Survey, folder: Path) -> Path:
 
 
 def write_illuminations(parts: Sequence[Part], survey: Survey, folder: Path) -> list[Path]:
-    """Simulate what is missing; a start after a stop goes on with the next file.
+    """Simulate what is missing; a start after a stop goes on with the next file, one at the same time waits.
 
     Args:
         parts: Parts with labels.
@@ -58,21 +59,27 @@ def write_illuminations(parts: Sequence[Part], survey: Survey, folder: Path) -> 
         UserError: If a velocity file cannot be read or the folder cannot be written.
     """
     files = [illumination_file(part, survey, folder) for part in parts]
-    missing = [(part, file) for part, file in zip(parts, files, strict=True) if not file.is_file()]
-    if not missing:
+    if all(file.is_file() for file in files):  # without a lock: it may lie where nothing can be written
         return files
-    samples = sum(part.samples for part in parts)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with Progress("illumination", samples - sum(part.samples for part, _ in missing), samples) as progress:
-            for part, file in missing:
-                _write(part, file, survey, progress)
+        with locked(folder):
+            _write_missing(parts, files, survey)
     except OSError as error:
         raise UserError(
             f"{folder} cannot be written ({error.strerror or error}): set data.illumination to a folder you may write "
             "to, on a disk with space."
         ) from None
     return files
+
+
+def _write_missing(parts: Sequence[Part], files: Sequence[Path], survey: Survey) -> None:
+    missing = [(part, file) for part, file in zip(parts, files, strict=True) if not file.is_file()]
+    samples = sum(part.samples for part in parts)
+    if missing:
+        with Progress("illumination", samples - sum(part.samples for part, _ in missing), samples) as progress:
+            for part, file in missing:
+                _write(part, file, survey, progress)
 
 
 def _write(part: Part, file: Path, survey: Survey, progress: Progress) -> None:

@@ -72,7 +72,7 @@ def write_survey(
         if (output / MANIFEST).exists() and not _missing(output, _read_manifest(output, settings)):
             return output
         output.mkdir(parents=True, exist_ok=True)
-        with _locked(output):
+        with locked(output):
             _write(output, settings, survey, batch, on_progress)
     except OSError as error:
         raise UserError(
@@ -276,7 +276,7 @@ def _save_manifest(output: Path, manifest: dict[str, Any]) -> None:
 
 
 @contextmanager
-def _locked(output: Path) -> Iterator[None]:
+def locked(output: Path) -> Iterator[None]:
     """Let one process at a time write into the folder; the system frees the lock of a killed one."""
     with (output / ".lock").open("w") as file:
         with suppress(ImportError):  # no fcntl on Windows

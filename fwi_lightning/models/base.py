@@ -94,7 +94,7 @@ class VelocityModel(nn.Module):
         velocity = output.float() * VELOCITY_HALF_RANGE + VELOCITY_CENTRE
         return self.known.constrain(velocity, gathers)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def predict(self, gathers: Tensor | ArrayLike, batch_size: int = 16) -> Tensor | NDArray[np.float32]:
         """Velocity maps of recorded gathers.
 

@@ -66,6 +66,12 @@ def test_predict_does_not_depend_on_batches_and_leaves_the_mode_alone():
     assert model.training
 
 
+def test_a_prediction_may_start_an_inversion():
+    prediction = ShallowUNet(OPENFWI, width=4).predict(torch.zeros(1, *OPENFWI.gathers_shape))
+    prediction.requires_grad_().sum().backward()
+    assert prediction.grad is not None
+
+
 @pytest.mark.parametrize("shape", [(5, 1000, 60), (4, 1000, 70), (1000, 70), (1, 1, 5, 1000, 70)])
 def test_predict_names_the_shape_found_and_those_it_reads(shape):
     with pytest.raises(UserError, match=r"gathers have shape .*; this model reads \(5, 1000, 70\)"):
