@@ -28,9 +28,6 @@ from fwi_lightning.training.logger import forget_later_steps
 from fwi_lightning.training.losses import needs_illumination
 from fwi_lightning.training.module import InversionModule
 
-ILLUMINATION = "cache/illumination"
-"""Folder for the illumination of the samples, where a loss needs it and the data names no other."""
-
 FITTING_SAMPLES = 64
 """Training samples that the scale of the input is taken from."""
 
@@ -56,8 +53,7 @@ def main(config: DictConfig) -> None:
         seed=config.seed,
         augment=plain(config.augment),
     )
-    if needs_illumination(build(config.loss)):
-        data.illumination = data.illumination or ILLUMINATION
+    data.needs_illumination = needs_illumination(build(config.loss))
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     data.prepare_data()
     data.setup("fit")
@@ -110,6 +106,8 @@ def _check_resume(config: DictConfig, folder: Path) -> bool:
             f"{config.ckpt} cannot go on with these settings: {'; '.join(differing)}. Repeat those of its run, which "
             "are in its config.yaml."
         )
+    if checkpoint["hyper_parameters"]["loss"] != plain(config.loss):
+        print(f"note: {config.ckpt} was trained with another loss, see its config.yaml; it goes on with {config.loss}")
     forget_later_steps(folder / "metrics.csv", int(checkpoint["global_step"]))
     return True
 

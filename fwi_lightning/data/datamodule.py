@@ -41,6 +41,8 @@ class GathersDataModule(lightning.LightningDataModule):
             name.
         parts: The files.
         blocks: The folds.
+        needs_illumination: Whether batches of training and validation are to have the illumination, (batch, 1, depth,
+            width) float32; computed on first use. To be set before `prepare_data`. At first False.
         train_dataset: The samples of the files to train on, as they are.
         val_dataset: Those held out.
         test_dataset: Those of `test_root`, or those held out.
@@ -58,8 +60,8 @@ class GathersDataModule(lightning.LightningDataModule):
         split: List of files to use, one pair a line. Default: all files.
         test_root: Labelled data for the test instead of the held-out fold. Default: none.
         drop_last: Whether to leave out an incomplete last batch in training. Default False.
-        illumination: Folder to keep the illumination of the samples in, computed on first use; batches of training
-            and validation then have it, (batch, 1, depth, width). Default: they have none.
+        illumination: Folder to keep illumination in, for losses that need it. Default: a hidden folder beside each
+            velocity file, where that can be written, else cache/illumination.
         augment: Name to configuration of what changes training samples, in this order; each builds a
             `fwi_lightning.data.augment.Augmentation`. Default: nothing.
         simulate_on: Where gathers of changed maps are simulated: "workers" (the processes that read; the main one if
@@ -71,6 +73,8 @@ class GathersDataModule(lightning.LightningDataModule):
 
     # A validation set may be smaller than the number of devices; summed metrics do not mind an empty share.
     allow_zero_length_dataloader_with_multiple_devices = True
+
+    needs_illumination = False
 
     def __init__(
         self,
@@ -118,13 +122,15 @@ class GathersDataModule(lightning.LightningDataModule):
         self.blocks: list[Block] = []
 
     def prepare_data(self) -> None:
-        """Compute the illumination, or what is missing of it. Lightning calls this in one process of each machine.
+        """Compute the illumination where it is needed, or what is missing of it.
+
+        Lightning calls this in one process of each machine.
 
         Raises:
             UserError: As `find_parts` and `write_illuminations`.
         """
-        if self.illumination:
-            write_illuminations(find_parts(self.root, self.split, self.survey), self.survey, Path(self.illumination))
+        if self.needs_illumination:
+            write_illuminations(find_parts(self.root, self.split, self.survey), self.survey, self.illumination)
 
     def setup(self, stage: str | None = None) -> None:
         """Scan the files and divide them into folds; a second call does nothing.
@@ -145,8 +151,8 @@ class GathersDataModule(lightning.LightningDataModule):
         self.blocks = assign_folds(parts, self.folds, self.seed)
         kept, held = rows_of_fold(parts, self.blocks, self.fold)
         lit = (
-            [illumination_file(part, self.survey, Path(self.illumination)) for part in parts]
-            if self.illumination
+            [illumination_file(part, self.survey, self.illumination) for part in parts]
+            if self.needs_illumination
             else []
         )
         self.train_dataset = GathersDataset(parts, kept, self.families, lit)

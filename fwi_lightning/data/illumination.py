@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,35 +23,49 @@ from fwi_lightning.survey import Survey
 VERSION = 1
 """Increase when `physics.illuminate` gives other numbers."""
 
-BATCH = 8
+HIDDEN = ".illumination"
+"""Folder beside velocity files; scans for data pass over it."""
+
+ELSEWHERE = Path("cache/illumination")
+"""Folder for the illumination of files beside which nothing can be written."""
+
+BATCH = 16
 """Samples simulated at a time."""
 
 
-def illumination_file(part: Part, survey: Survey, folder: Path) -> Path:
+def illumination_file(part: Part, survey: Survey, folder: str | None = None) -> Path:
     """Where the illumination of a part is kept: another survey, or another velocity file, has another place.
 
     Args:
         part: A part with labels.
         survey: The survey.
-        folder: The folder of all illuminations.
+        folder: The folder of all illuminations. Default: a hidden folder beside the velocity file, or `ELSEWHERE` where
+            that cannot be written.
 
     Returns:
         The path of a .npy file of (samples, depth, width) float32, whether it is there or not.
     """
     assert part.velocity is not None
+    beside = part.velocity.parent / HIDDEN
+    home = Path(folder) if folder else beside if _writable(beside) else ELSEWHERE
     status = part.velocity.stat()
-    facts = [VERSION, survey.to_dict(), str(part.velocity.absolute()), status.st_size, status.st_mtime_ns]
+    place = "" if home == beside else str(part.velocity.absolute())  # data may be moved with what lies beside it
+    facts = [VERSION, survey.to_dict(), place, status.st_size, status.st_mtime_ns]
     digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
-    return folder / f"{part.velocity.stem}-{digest}.npy"
+    return home / f"{part.velocity.stem}-{digest}.npy"
 
 
-def write_illuminations(parts: Sequence[Part], survey: Survey, folder: Path) -> list[Path]:
+def _writable(folder: Path) -> bool:
+    return os.access(folder if folder.is_dir() else folder.parent, os.W_OK)
+
+
+def write_illuminations(parts: Sequence[Part], survey: Survey, folder: str | None = None) -> list[Path]:
     """Simulate what is missing; a start after a stop goes on with the next file, one at the same time waits.
 
     Args:
         parts: Parts with labels.
         survey: The survey.
-        folder: The folder of all illuminations; made if missing.
+        folder: As `illumination_file`; made if missing.
 
     Returns:
         The file of each part.
@@ -59,37 +74,40 @@ def write_illuminations(parts: Sequence[Part], survey: Survey, folder: Path) -> 
         UserError: If a velocity file cannot be read or the folder cannot be written.
     """
     files = [illumination_file(part, survey, folder) for part in parts]
-    if all(file.is_file() for file in files):  # without a lock: it may lie where nothing can be written
+    missing = [(part, file) for part, file in zip(parts, files, strict=True) if not file.is_file()]
+    if not missing:
         return files
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder):
-            _write_missing(parts, files, survey)
-    except OSError as error:
-        raise UserError(
-            f"{folder} cannot be written ({error.strerror or error}): set data.illumination to a folder you may write "
-            "to, on a disk with space."
-        ) from None
+    samples = sum(part.samples for part in parts)
+    with Progress("illumination", samples - sum(part.samples for part, _ in missing), samples) as progress:
+        for part, file in missing:
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                with locked(file.parent):
+                    if not file.is_file():  # another process may have written it meanwhile
+                        _write(part, file, survey)
+            except OSError as error:
+                raise UserError(
+                    f"{file.parent} cannot be written ({error.strerror or error}): set data.illumination to a folder "
+                    "you may write to, on a disk with space."
+                ) from None
+            progress.advance(part.samples)
     return files
 
 
-def _write_missing(parts: Sequence[Part], files: Sequence[Path], survey: Survey) -> None:
-    missing = [(part, file) for part, file in zip(parts, files, strict=True) if not file.is_file()]
-    samples = sum(part.samples for part in parts)
-    if missing:
-        with Progress("illumination", samples - sum(part.samples for part, _ in missing), samples) as progress:
-            for part, file in missing:
-                _write(part, file, survey, progress)
-
-
-def _write(part: Part, file: Path, survey: Survey, progress: Progress) -> None:
-    """One file, under a temporary name until it is whole."""
+def _write(part: Part, file: Path, survey: Survey) -> None:
+    """One file, under a temporary name until it is whole. On a GPU where there is one: it takes minutes on a CPU."""
     maps, illumination = Maps(), np.empty((part.samples, *survey.grid), np.float32)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     for start in range(0, part.samples, BATCH):
         rows = range(start, min(start + BATCH, part.samples))
-        velocity = np.stack([read_velocity(part, row, maps)[0] for row in rows])
-        illumination[rows.start : rows.stop] = illuminate(torch.from_numpy(velocity), survey)[1].numpy()
-        progress.advance(len(rows))
+        velocity = torch.from_numpy(np.stack([read_velocity(part, row, maps)[0] for row in rows])).to(device)
+        try:
+            illumination[rows.start : rows.stop] = illuminate(velocity, survey)[1].cpu().numpy()
+        except UserError as error:
+            raise UserError(
+                f"{part.velocity}, samples {rows.start} to {rows.stop - 1}, cannot be simulated: {error} "
+                "loss=l1 trains without a simulation."
+            ) from None
     temporary = file.with_name(f".{file.name}.part")
     with temporary.open("wb") as stream:
         np.save(stream, illumination)

@@ -169,10 +169,11 @@ def simulate_missing(
         shots = pattern.nonzero()[:, 0].tolist()
         rows = (missing == pattern).all(dim=1).nonzero()[:, 0]
         if illumination is not None and pattern.all():
-            gathers[rows], illumination[rows, 0] = illuminate(velocity[rows, 0], survey)
+            recorded, light = illuminate(velocity[rows, 0], survey)
+            gathers[rows], illumination[rows, 0] = recorded.to(gathers.dtype), light.to(illumination.dtype)
         elif shots:
             part = replace(survey, shot_columns=tuple(survey.shot_columns[shot] for shot in shots))
-            gathers[rows[:, None], shots] = simulate(velocity[rows, 0], part)
+            gathers[rows[:, None], shots] = simulate(velocity[rows, 0], part).to(gathers.dtype)
 
 
 def random_numbers(seed: int, *key: int) -> np.random.Generator:

@@ -68,6 +68,7 @@ class Batch:
         self._spacing = torch.full((), survey.spacing, dtype=dtype, device=device)
         self._twelve = torch.full((), 12.0, dtype=dtype, device=device)
         self._receivers = torch.tensor(survey.receiver_columns, device=device)
+        self._places = [torch.tensor(places, device=device) for places in _places_of_columns(survey)]
         pulses = np.zeros((survey.shots, survey.samples, survey.grid[1]))
         for shot, column in enumerate(survey.shot_columns):
             pulses[shot, :, column] = 12 * survey.spacing**2 * survey.wavelet()
@@ -103,8 +104,7 @@ class Batch:
             states.append(fields.clone())
             self._run(coefficients, fields, block)
 
-        lines, image = self._lines(velocity), self._fields(1, velocity)[0]
-        lines.index_add_(2, self._receivers, residual.flatten(0, 1))
+        lines, image = self._residual_lines(residual), self._fields(1, velocity)[0]
         ahead, beyond = self._fields(2, velocity)  # the adjoint fields one and two steps on
         laplacians = self._fields(INTERVAL, velocity)
         for block in reversed(blocks):
@@ -212,11 +212,28 @@ class Batch:
     def _gathers(self, record: Tensor) -> Tensor:
         return record[:, :, self._receivers].unflatten(0, (-1, self.survey.shots))
 
+    def _residual_lines(self, residual: Tensor) -> Tensor:
+        """What the receivers push along their row, (samples x shots, time, width); those in one column together.
+
+        Selecting is the same in each run; adding by index, on a GPU, is not.
+        """
+        padded = pad(residual.flatten(0, 1), (0, 1))
+        return torch.stack([padded.index_select(2, places) for places in self._places]).sum(dim=0)
+
     def _sum_of_shots(self, image: Tensor) -> Tensor:
         """Float64, (samples, rows, columns) of the padded grid."""
         cells = image.view(-1, self.survey.shots, self.field // self.stride, self.stride)
         cells = cells[:, :, GHOSTS : GHOSTS + self.rows, SECTOR : SECTOR + self.columns]
         return cells.sum(dim=1, dtype=torch.float64)
+
+
+def _places_of_columns(survey: Survey) -> list[list[int]]:
+    """For each column of the map a receiver in it, or one beyond the last; a list more where columns have several."""
+    receivers: list[list[int]] = [[] for _ in range(survey.grid[1])]
+    for place, column in enumerate(survey.receiver_columns):
+        receivers[column].append(place)
+    most = max(map(len, receivers))
+    return [[(*there, *[survey.receivers] * most)[k] for there in receivers] for k in range(most)]
 
 
 def _fold(total: Tensor, padding: int, dim: int) -> Tensor:

@@ -9,9 +9,10 @@ The scheme, the adjoint and what is left out are those of `fwi_lightning.physics
 4. In float32, tiles return at once before the wave can have reached them, and once nothing in them can reach a receiver
    any more (`fwi_lightning.physics.arrivals`).
 
-A graph keeps the memory it works on. For OpenFWI in float32 a chunk is of 5 samples or fewer; for 5 a simulation keeps
-40 MB and a gradient 1.1 GB: 32 states of the two fields, 0.7 GB, and the Laplacians of 32 steps, 0.35 GB. As many
-graphs as `GRAPHS` are kept, each for one survey, type, device and number of samples in a chunk.
+Graphs keep the memory they work on, and share it, since one runs at a time. For OpenFWI in float32 a chunk is of 5
+samples or fewer; for 5 a simulation takes 40 MB and a gradient 1.1 GB: 32 states of the two fields, 0.7 GB, and the
+Laplacians of 32 steps, 0.35 GB. As many graphs as `GRAPHS` are kept, each for one survey, type, device and number of
+samples in a chunk.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -38,8 +39,8 @@ else:
 CACHE = 24 * 2**20
 """Bytes of fields in a chunk: half the cache of an H200, which is of two halves that copy from each other."""
 
-GRAPHS = 6
-"""Graphs that are kept, with their memory: those used last."""
+GRAPHS = 32
+"""Graphs that are kept: those used last. A loss that draws one of five shots uses ten."""
 
 Task = Literal["forward", "illuminate", "backward"]
 
@@ -128,10 +129,15 @@ def _run(task: Task, survey: Survey, inputs: Sequence[Tensor], shapes: Sequence[
 
 
 def _chunk_size(samples: int, bytes_per_sample: int) -> int:
-    """Samples to a chunk: as many as fit the cache, and then as few as do in the same number of chunks."""
+    """Samples to a chunk: as many as fit the cache, and then as few as do in the same number of chunks.
+
+    A batch that is smaller than that is a chunk of the next power of 2, so that there are few sizes to record.
+    """
     most = max(1, CACHE // bytes_per_sample)
     chunks = max(1, -(-samples // most))
-    return max(1, -(-samples // chunks))
+    if chunks == 1:
+        return min(most, 1 << max(samples - 1, 0).bit_length())
+    return -(-samples // chunks)
 
 
 def _method(task: Task, survey: Survey, size: int, velocity: Tensor) -> Callable[..., tuple[Tensor, ...]]:
@@ -156,8 +162,16 @@ def _graph(task: Task, survey: Survey, size: int, dtype: torch.dtype, device: to
     return _Graph(method, [torch.ones(shape, dtype=dtype, device=device) for shape in shapes])
 
 
+@lru_cache
+def _pool(device: torch.device) -> tuple[Any, torch.cuda.Event]:
+    """Memory that all graphs of a device share, and the moment when the last of them was done with it."""
+    return torch.cuda.graph_pool_handle(), torch.cuda.Event()
+
+
 class _Graph:
     """The launches of a function, recorded once and replayed on other numbers.
+
+    All graphs of a device work on the same memory, each when the one before is done; results are copied out at once.
 
     Args:
         function: Tensors to tensors; it must not look at their numbers.
@@ -169,10 +183,11 @@ class _Graph:
         self.inputs = inputs
         function(*inputs)  # compiles the kernels and allocates what libraries keep, neither of which can be recorded
         self.graph = torch.cuda.CUDAGraph()
+        pool, self.done = _pool(inputs[0].device)
+        torch.cuda.synchronize()  # the memory may be in use on another stream
         # Other threads, such as one that pins memory for a data loader, may use the GPU meanwhile.
-        with torch.cuda.graph(self.graph, stream=torch.cuda.Stream(), capture_error_mode="thread_local"):
+        with torch.cuda.graph(self.graph, pool=pool, stream=torch.cuda.Stream(), capture_error_mode="thread_local"):
             self.outputs = function(*inputs)
-        self.done = torch.cuda.Event()
 
     def __call__(self, *given: Tensor) -> tuple[Tensor, ...]:
         """The results for the samples given, at most as many as were recorded; the rest is done on old numbers."""

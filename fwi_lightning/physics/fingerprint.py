@@ -167,7 +167,7 @@ def fingerprint(gathers: Tensor, survey: Survey) -> Fingerprint:
     loudest = gathers.abs().amax(dim=3)  # (batch, shots, time)
     arrival = (loudest > ARRIVED * loudest.amax(dim=2, keepdim=True)).int().argmax(dim=2)
     # Where sample 0 lives; where it does not, the loudest receiver when the direct wave arrives.
-    alone = (gathers[:, :, 0] != 0).sum(dim=2) == 1
+    alone = _lives_alone(gathers[:, :, 0], survey)
     when = arrival.masked_fill(alone, 0)[:, :, None, None].expand(-1, -1, 1, survey.receivers)
     found = gathers.gather(2, when)[:, :, 0].abs().argmax(dim=2)
     start = _read_start(gathers, found, survey)
@@ -183,6 +183,13 @@ def fingerprint(gathers: Tensor, survey: Survey) -> Fingerprint:
         frequency=_peak_frequency(gathers, found, survey),
         last_sample_zero=loudest[:, :, -1].amax(dim=1) == 0,
     )
+
+
+def _lives_alone(sample: Tensor, survey: Survey) -> Tensor:
+    """Whether a sample, (batch, shots, receivers), is not zero in one column alone, (batch, shots)."""
+    columns = survey.receiver_columns
+    first = torch.tensor([columns.index(column) == k for k, column in enumerate(columns)], device=sample.device)
+    return ((sample != 0) & first).sum(dim=2) == 1
 
 
 def _receivers_of_shots(survey: Survey, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -201,7 +208,7 @@ def _read_start(gathers: Tensor, receivers: Tensor, survey: Survey) -> _Start:
     wavelet = survey.wavelet()
     samples = gathers[:, :, :2].float()
     here = samples.gather(3, receivers[:, :, None, None].expand(-1, -1, 2, 1))[..., 0]
-    alone = (samples[:, :, 0] != 0).sum(dim=2) == 1
+    alone = _lives_alone(samples[:, :, 0], survey)
     by_amplitude = (here[..., 0] / (float(wavelet[0]) * survey.spacing**2)).where(alone, torch.nan)
     ratio = here[..., 1] / here[..., 0]
     by_ratio = ((2 + float(wavelet[1] / wavelet[0]) - ratio) / 5).where(alone, torch.nan)

@@ -30,10 +30,11 @@ def cache(tmp_path_factory):
     return str(tmp_path_factory.mktemp("cache"))
 
 
-def fresh(cache, **settings):
+def fresh(cache, needs_illumination=False, **settings):
     """Eight samples an epoch beside a survey of two families of four."""
     defaults = {"families": TWO, "samples_per_epoch": 8, "samples_per_family": 4, "samples_per_file": 2, "folds": 2}
     data = FreshDataModule(cache=cache, survey=SURVEY, batch_size=3, **(defaults | settings))
+    data.needs_illumination = needs_illumination
     data.prepare_data()
     data.setup()
     return data
@@ -154,9 +155,9 @@ def test_workers_and_device_make_the_same_samples(cache):
 
 
 @pytest.mark.parametrize("simulate_on", ["workers", "device"])
-def test_illumination_is_that_of_the_map(cache, tmp_path, simulate_on):
+def test_illumination_is_that_of_the_map(cache, simulate_on):
     augment = {"physics": AUGMENT["Physics"]}
-    data = fresh(cache, illumination=str(tmp_path), augment=augment, fresh_share=0.5, simulate_on=simulate_on)
+    data = fresh(cache, needs_illumination=True, augment=augment, fresh_share=0.5, simulate_on=simulate_on)
     batch = epoch_of(data)
     assert (batch["index"] < 8).sum() == 4
     gathers, illumination = illuminate(batch["velocity"][:, 0], SURVEY)

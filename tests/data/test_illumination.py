@@ -36,8 +36,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_batches_have_the_illumination_of_their_own_maps(folder: Path, tmp_path: Path) -> None:
-    data = GathersDataModule(folder, SURVEY, folds=2, batch_size=4, illumination=str(tmp_path / "lit"))
+    data = GathersDataModule(folder, SURVEY, folds=2, batch_size=4)
+    data.needs_illumination = True
     data.prepare_data()
+    assert len(list(folder.rglob(".illumination/*.npy"))) == 4
     data.setup()
     for loader in (data.train_dataloader(), data.val_dataloader()):
         for batch in loader:
@@ -48,7 +50,7 @@ def test_batches_have_the_illumination_of_their_own_maps(folder: Path, tmp_path:
 def test_computed_once_and_again_when_velocity_or_survey_change(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parts, kept = find_parts(folder, survey=SURVEY), tmp_path / "lit"
+    parts, kept = find_parts(folder, survey=SURVEY), str(tmp_path / "lit")
     files = write_illuminations(parts, SURVEY, kept)
     calls: list[int] = []
     monkeypatch.setattr(module, "illuminate", lambda maps, survey: calls.append(len(maps)) or illuminate(maps, survey))
@@ -70,11 +72,29 @@ def test_a_stop_leaves_nothing_half_written(folder: Path, tmp_path: Path, monkey
 
     monkeypatch.setattr(module, "illuminate", stop)
     with pytest.raises(KeyboardInterrupt):
-        write_illuminations(find_parts(folder, survey=SURVEY), SURVEY, tmp_path / "lit")
+        write_illuminations(find_parts(folder, survey=SURVEY), SURVEY, str(tmp_path / "lit"))
     assert not list((tmp_path / "lit").glob("*.npy"))
+
+
+def test_data_that_nothing_can_be_written_beside(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module.os, "access", lambda *_: False)
+    files = write_illuminations(find_parts(folder, survey=SURVEY), SURVEY)
+    assert {file.parent for file in files} == {Path("cache/illumination")}
+    assert len(set(files)) == 4  # though two families have a model1.npy each
+    assert all(file.is_file() for file in files)
+
+
+def test_a_map_that_cannot_be_simulated_is_named(folder: Path) -> None:
+    path = folder / "Style_A" / "model" / "model2.npy"
+    velocity = np.load(path)
+    velocity[2, 0, 3, 3] = 9000
+    np.save(path, velocity)
+    with pytest.raises(UserError, match=r"model2.npy, samples 0 to 2, cannot be simulated: velocity reaches 9000"):
+        write_illuminations(find_parts(folder, survey=SURVEY), SURVEY)
 
 
 def test_a_folder_that_cannot_be_written(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "lit").write_text("a file")
     with pytest.raises(UserError, match=r"lit cannot be written .* set data.illumination"):
-        write_illuminations(find_parts(folder, survey=SURVEY), SURVEY, tmp_path / "lit")
+        write_illuminations(find_parts(folder, survey=SURVEY), SURVEY, str(tmp_path / "lit"))

@@ -15,7 +15,7 @@ from fwi_lightning.config import build
 from fwi_lightning.errors import UserError
 from fwi_lightning.physics import illuminate, simulate
 from fwi_lightning.survey import Survey
-from fwi_lightning.training.losses import CombinedLoss, L1Loss, PDEResidual, WaveformMisfit, pde_residual
+from fwi_lightning.training.losses import CombinedLoss, L1Loss, PDEResidual, WaveformMisfit, pde_residual, set_step
 from fwi_lightning.training.losses.guarded import GuardedLoss
 from fwi_lightning.training.losses.waveform import envelope
 from tests.physics.reference import damping
@@ -107,8 +107,26 @@ class TestWaveform:
     def test_a_last_row_of_zeros_does_not_count(self) -> None:
         velocity = smooth_map(0, 2)
         batch = batch_of(velocity)
-        batch["gathers"][1, :, -1] = 0
+        batch["gathers"][1, :2, -1] = 0  # of two shots; the third was simulated later
         assert WaveformMisfit(shots=3).measure(velocity, batch, SURVEY).max() < 1e-5
+
+    def test_silent_shots_and_samples_do_not_count(self) -> None:
+        prediction, batch = smooth_map(1, 2), batch_of(smooth_map(0, 2))
+        batch["gathers"][0, 1] = 0
+        batch["gathers"][1] = 0
+        loss = WaveformMisfit(shots=3, every=1, warm_up=0, weight=1)
+        assert loss(prediction, batch, SURVEY).item() < 1.5 / 2
+        assert loss.skipped == 1
+        without = dataclasses.replace(SURVEY, shot_columns=(SURVEY.shot_columns[0], SURVEY.shot_columns[2]))
+        expected = WaveformMisfit(shots=2).measure(prediction, batch | {"gathers": batch["gathers"][:, ::2]}, without)
+        torch.testing.assert_close(loss.measure(prediction, batch, SURVEY)[0], expected[0])
+
+    def test_other_ground_and_other_time_steps(self) -> None:
+        slow, coarse = smooth_map(0) * 0.5, dataclasses.replace(SURVEY, time_step=0.0014)
+        assert WaveformMisfit(shots=3).measure(slow, batch_of(slow), SURVEY).max() < 1e-5
+        gathers = simulate(smooth_map(0)[:, 0], coarse)
+        misfit = WaveformMisfit(shots=3).measure(torch.full((1, 1, 20, 24), 5000.0), {"gathers": gathers}, coarse)
+        assert misfit.isfinite().all()
 
     def test_shots_are_drawn_anew_in_each_step_and_the_same_after_a_resume(self) -> None:
         batch, prediction = batch_of(smooth_map(0)), smooth_map(1)
@@ -116,11 +134,7 @@ class TestWaveform:
         values = [misfit(prediction, batch, SURVEY).item() for _ in range(12)]
         assert len({round(value, 5) for value in values}) == 3
         resumed = WaveformMisfit(every=1, warm_up=0)
-        for _ in range(5):
-            resumed(prediction, batch, SURVEY)
-        state = resumed.state_dict()
-        resumed = WaveformMisfit(every=1, warm_up=0)
-        resumed.load_state_dict(state)
+        set_step(resumed, 5)
         assert [resumed(prediction, batch, SURVEY).item() for _ in range(7)] == values[5:]
 
     def test_envelope_is_that_of_scipy(self) -> None:
@@ -178,7 +192,15 @@ class TestGuards:
         value = loss.terms["waveform"](prediction, batch_of(smooth_map(0, 2)), SURVEY)
         assert value.isfinite()
         loss(prediction, batch_of(smooth_map(0, 2)), SURVEY)
-        assert loss.parts["waveform_skipped"] == 2
+        assert loss.skipped == {"waveform": 2}
+
+    def test_a_step_without_the_term_shows_its_last_value(self) -> None:
+        batch, prediction = batch_of(smooth_map(0)), smooth_map(1)
+        loss = CombinedLoss(pde=PDEResidual(every=2))
+        loss(prediction, batch, SURVEY)
+        before = float(loss.parts["pde"])
+        assert loss(prediction, batch, SURVEY) == 0
+        assert float(loss.parts["pde"]) == before > 0
 
     def test_every_and_warm_up(self) -> None:
         loss = Steep(weight=1, every=2, warm_up=3)
@@ -206,7 +228,7 @@ def test_a_combined_loss_names_its_parts_and_adds_them() -> None:
     plain = L1Loss()(prediction, batch, SURVEY) + residual
     torch.testing.assert_close(total, plain)
     torch.testing.assert_close(loss.parts["pde"], residual.detach())
-    assert set(loss.parts) == {"l1", "pde", "pde_skipped"}
+    assert set(loss.parts) == {"l1", "pde"}
     found, expected = (torch.autograd.grad(value, prediction, retain_graph=True)[0] for value in (total, plain))
     torch.testing.assert_close(found, expected)
 

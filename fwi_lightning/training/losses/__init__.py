@@ -7,13 +7,21 @@ scalar. `CombinedLoss` adds several up, each under a name of its own.
 from torch import nn
 
 from fwi_lightning.training.losses.combined import CombinedLoss
+from fwi_lightning.training.losses.guarded import GuardedLoss
 from fwi_lightning.training.losses.l1 import L1Loss
 from fwi_lightning.training.losses.pde import PDEResidual, pde_residual
 from fwi_lightning.training.losses.waveform import WaveformMisfit
 
-__all__ = ["CombinedLoss", "L1Loss", "PDEResidual", "WaveformMisfit", "needs_illumination", "pde_residual"]
+__all__ = ["CombinedLoss", "L1Loss", "PDEResidual", "WaveformMisfit", "needs_illumination", "pde_residual", "set_step"]
 
 
 def needs_illumination(loss: nn.Module) -> bool:
     """Whether a loss, or a term of it, reads `batch["illumination"]`."""
     return any(isinstance(term, PDEResidual) for term in loss.modules())
+
+
+def set_step(loss: nn.Module, step: int) -> None:
+    """Tell a loss, and its terms, how many batches were trained on before the next one."""
+    for term in loss.modules():
+        if isinstance(term, GuardedLoss):
+            term.steps = step

@@ -16,8 +16,8 @@ class CombinedLoss(nn.Module):
     """The sum of its terms, each of which keeps its own weight.
 
     Attributes:
-        parts: What each term contributed to the last call, by name, and, as NAME_skipped, how many samples a term has
-            left out so far.
+        parts: What each term contributed, by name: to the last call, or to the last one in which it counted.
+        skipped: How many samples each term that may leave some out has left out so far, in this process, by name.
 
     Args:
         **terms: Losses by name; a name is what `train/NAME` in the log says.
@@ -32,11 +32,13 @@ class CombinedLoss(nn.Module):
             raise UserError("a combined loss needs at least one term: name one, as conf/loss/l1_pde.yaml does.")
         self.terms = nn.ModuleDict(terms)
         self.parts: dict[str, Tensor | float] = {}
+        self.skipped: dict[str, int] = {}
 
     def forward(self, prediction: Tensor, batch: Mapping[str, Tensor], survey: Survey) -> Tensor:
         """Velocity (batch, 1, depth, width) in m/s and its batch to a scalar."""
         values = {name: term(prediction, batch, survey) for name, term in self.terms.items()}
-        self.parts = {name: value.detach() for name, value in values.items()}
         guarded = {name: term for name, term in self.terms.items() if isinstance(term, GuardedLoss)}
-        self.parts |= {f"{name}_skipped": float(term.skipped) for name, term in guarded.items()}
+        self.parts = {name: value.detach() for name, value in values.items()}
+        self.parts |= {name: term.value for name, term in guarded.items()}
+        self.skipped = {name: term.skipped for name, term in guarded.items()}
         return torch.stack(list(values.values())).sum()

@@ -35,13 +35,14 @@ class GuardedLoss(nn.Module):
     counted; a gradient larger than `clip` is scaled down to it. A subclass says in `measure` what the quantity is.
 
     Attributes:
-        steps: Training steps so far. Part of the checkpoint, as is `skipped`.
-        skipped: Samples left out so far.
+        steps: Batches trained on before the next one; each call counts. `set_step` corrects it after a resume.
+        value: What the term last contributed to a loss.
+        skipped: Samples left out so far, in this process. Part of the checkpoint.
 
     Args:
         weight: Factor.
-        every: The term counts on every so many steps. Default 1.
-        warm_up: Steps over which the weight grows from nothing. Default 0.
+        every: The term counts in every so many batches. Default 1.
+        warm_up: Batches over which the weight grows from nothing. Default 0.
         clip: Largest norm of a sample's gradient, in units of that of `L1Loss` with weight 1 (which is the same for
             all samples). Default 3.
 
@@ -57,6 +58,7 @@ class GuardedLoss(nn.Module):
                 raise UserError(f"{name} of {type(self).__name__} must be at least {least}, got {value}.")
         self.weight, self.every, self.warm_up, self.clip = weight, every, warm_up, clip
         self.steps = 0
+        self.value: Tensor | float = 0.0
         self.skipped = 0
 
     def measure(self, velocity: Tensor, batch: Mapping[str, Tensor], survey: Survey) -> Tensor:
@@ -64,7 +66,7 @@ class GuardedLoss(nn.Module):
         raise NotImplementedError
 
     def forward(self, prediction: Tensor, batch: Mapping[str, Tensor], survey: Survey) -> Tensor:
-        """Velocity (batch, 1, depth, width) in m/s and its batch to a scalar; each call is a training step."""
+        """Velocity (batch, 1, depth, width) in m/s and its batch to a scalar."""
         step = self.steps
         self.steps += 1
         weight = self.weight * min(1.0, (step + 1) / (self.warm_up + 1))
@@ -72,6 +74,7 @@ class GuardedLoss(nn.Module):
             value, gradient = prediction.new_zeros(len(prediction)), torch.zeros_like(prediction)
         else:
             value, gradient = self._differentiate(prediction, batch, survey)
+            self.value = weight * value.mean()
         result: Tensor = _WithGradient.apply(prediction, weight * value.mean(), weight * gradient / len(prediction))
         return result
 
@@ -93,9 +96,9 @@ class GuardedLoss(nn.Module):
         return torch.where(good, value, 0), gradient
 
     def get_extra_state(self) -> dict[str, int]:
-        """What a checkpoint must hold for an exact resume."""
-        return {"steps": self.steps, "skipped": self.skipped}
+        """What a checkpoint holds of the term."""
+        return {"skipped": self.skipped}
 
     def set_extra_state(self, state: Any) -> None:
         """Go on from a checkpoint."""
-        self.steps, self.skipped = state["steps"], state["skipped"]
+        self.skipped = state["skipped"]

@@ -10,18 +10,20 @@ from torch import Tensor
 
 from fwi_lightning.errors import UserError
 from fwi_lightning.physics import simulate
+from fwi_lightning.physics.scheme import largest_stable_velocity
 from fwi_lightning.survey import Survey
 from fwi_lightning.training.losses.guarded import GuardedLoss
 
-SIMULATED = (1400.0, 4600.0)
-"""m/s: predictions are simulated inside of this range, which the time step can carry, whatever the network says."""
+SLOWEST = 300.0
+"""m/s: slower predictions are simulated at this velocity; no ground is slower."""
 
 
 class WaveformMisfit(GuardedLoss):
     """Mean over samples of ||F(prediction) - gathers|| / ||gathers||, F being the simulation.
 
-    0 for a map that explains the record, 1 for one that explains nothing of it. The last time sample of a record is
-    left out where it is stored as zeros.
+    0 for a map that explains the record, 1 for one that explains nothing of it. Shots that are silent are left out, and
+    the last time sample of a shot where it is stored as zeros; a sample of which nothing is left is skipped. Velocities
+    are simulated from `SLOWEST` up to what the survey's time step can carry, whatever the network says.
 
     Args:
         weight: Factor. Default 0.3.
@@ -61,13 +63,17 @@ class WaveformMisfit(GuardedLoss):
         """The relative misfit of each sample over the shots of this step."""
         if self.shots > survey.shots:
             raise UserError(f"shots of WaveformMisfit must be at most the survey's {survey.shots}, got {self.shots}.")
-        generator = torch.Generator().manual_seed(self.steps)
+        # Another run draws other shots; a resumed one, whose random state is restored, the same.
+        generator = torch.Generator().manual_seed((torch.initial_seed() << 32) % 2**63 + self.steps)
         chosen = sorted(torch.randperm(survey.shots, generator=generator)[: self.shots].tolist())
         columns = tuple(survey.shot_columns[shot] for shot in chosen)
+        # The limit falls as the slowest velocity grows, which cannot be above the limit without any damping.
+        fastest = largest_stable_velocity(survey, largest_stable_velocity(survey, 0))
         recorded = batch["gathers"][:, chosen].float()
-        simulated = simulate(velocity[:, 0].clamp(*SIMULATED), dataclasses.replace(survey, shot_columns=columns))
-        stored = recorded[:, :, -1:].abs().amax(dim=(1, 2, 3), keepdim=True) > 0
-        counts = torch.cat([torch.ones_like(recorded[:, :, :-1]), stored.expand_as(recorded[:, :, -1:])], dim=2)
+        simulated = simulate(
+            velocity[:, 0].clamp(SLOWEST, 0.999 * fastest), dataclasses.replace(survey, shot_columns=columns)
+        )
+        counts = _what_counts(recorded)
         recorded, simulated = recorded * counts, simulated * counts
         if self.normalise_traces:
             size = recorded.square().mean(dim=2, keepdim=True).sqrt()
@@ -77,7 +83,15 @@ class WaveformMisfit(GuardedLoss):
             recorded, simulated = envelope(recorded), envelope(simulated)
         difference = (simulated - recorded).flatten(1)
         order = 1 if self.norm == "l1" else 2
-        return difference.norm(order, dim=1) / recorded.flatten(1).norm(order, dim=1).clamp_min(1e-12)
+        return difference.norm(order, dim=1) / recorded.flatten(1).norm(order, dim=1)  # NaN where nothing counts
+
+
+def _what_counts(recorded: Tensor) -> Tensor:
+    """1 for the time samples of a shot that count and 0 for the rest, (batch, shots, time, 1)."""
+    sounds = recorded.abs().amax(dim=3, keepdim=True) > 0
+    counts = sounds.any(dim=2, keepdim=True).repeat(1, 1, recorded.shape[2], 1)
+    counts[:, :, -1:] &= sounds[:, :, -1:]
+    return counts.float()
 
 
 def envelope(gathers: Tensor) -> Tensor:
