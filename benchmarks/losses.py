@@ -4,9 +4,9 @@
     uv run python benchmarks/losses.py only=cost        # the cost of a step alone, a minute
 
 trains with train.py into runs/losses/ (what is there already is not trained again), reads the validation MAE from each
-run's metrics.csv, at equal steps and at equal wall time, and writes benchmarks/losses.json and docs/losses.md with
-docs/losses.png. Wall time is steps times the cost of a step, which is measured apart, all losses in turn in one
-process: other work on the machine during a training would otherwise count.
+run's metrics.csv, at equal steps and at equal wall time, and writes benchmarks/losses.json and docs/losses.png. Wall
+time is steps times the cost of a step, which is measured apart, all losses in turn in one process: other work on the
+machine during a training would otherwise count.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ BATCH = 16
 def measure_cost(steps: int = 24, rounds: int = 4) -> dict[str, float]:
     """Seconds of a training step with each loss, all in turn; the best round of each counts.
 
-    `steps` is a multiple of the waveform's `every`, and the warm-up is left out: it costs nothing at its very start.
+    `steps` is a multiple of the waveform's `every`.
     """
     velocity = torch.from_numpy(np.concatenate([draw(FAMILIES[k % 10], 1, seed=k) for k in range(BATCH)]))
     gathers, illumination = illuminate(velocity[:, 0])

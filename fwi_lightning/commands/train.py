@@ -21,11 +21,12 @@ from fwi_lightning.commands.folders import writable_folder
 from fwi_lightning.commands.recording import compare_with_survey
 from fwi_lightning.config import build, plain, with_defaults
 from fwi_lightning.data import GathersDataModule
+from fwi_lightning.data.augment import Corruption
 from fwi_lightning.errors import UserError
 from fwi_lightning.survey import Survey
 from fwi_lightning.training.checkpoint import read_checkpoint
 from fwi_lightning.training.logger import forget_later_steps
-from fwi_lightning.training.losses import needs_illumination
+from fwi_lightning.training.losses import needs_illumination, reads_record
 from fwi_lightning.training.module import InversionModule
 
 FITTING_SAMPLES = 64
@@ -53,7 +54,13 @@ def main(config: DictConfig) -> None:
         seed=config.seed,
         augment=plain(config.augment),
     )
-    data.needs_illumination = needs_illumination(build(config.loss))
+    loss = build(config.loss)
+    data.needs_illumination = needs_illumination(loss)
+    if reads_record(loss) and any(isinstance(augmentation, Corruption) for augmentation in data.augmentations):
+        print(
+            "warning: the loss compares simulated with corrupted records: leave out augment=corruption.",
+            file=sys.stderr,
+        )
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     data.prepare_data()
     data.setup("fit")

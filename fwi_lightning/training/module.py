@@ -50,6 +50,7 @@ class InversionModule(lightning.LightningModule):
         self.val_scores = VelocityScores(families)
         self.test_scores = VelocityScores(families)
         self.sample_scores: list[dict[str, float]] = []
+        self._scheduled: int | None = None
 
     def forward(self, gathers: Tensor) -> Tensor:
         """Gathers (batch, shots, time, receivers) to velocity (batch, 1, depth, width) in m/s."""
@@ -112,6 +113,11 @@ class InversionModule(lightning.LightningModule):
             return optimizer
         known = inspect.signature(find_class(config["_target_"])).parameters
         steps = {"total_steps": self._total_steps()} if "total_steps" in known else {}
+        if steps and self._scheduled and steps["total_steps"] > self._scheduled:
+            raise UserError(
+                f"the checkpoint's schedule ends after {self._scheduled} steps, this run has {steps['total_steps']}: "
+                "repeat trainer.max_epochs and max_steps of its run, or begin a new one."
+            )
         scheduler = build(config, optimizer=optimizer, **steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -137,7 +143,9 @@ class InversionModule(lightning.LightningModule):
         checkpoint["rng_state"] = torch.get_rng_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the state of the random numbers; let the loss be another than the run's."""
+        """Restore the state of the random numbers; note when the schedule ends; let the loss be another one."""
+        schedules = checkpoint.get("lr_schedulers") or [{}]
+        self._scheduled = schedules[0].get("total_steps")
         # A loss that the run did not begin with begins here; one that it had is forgotten.
         weights = checkpoint["state_dict"]
         for name in [name for name in weights if name.startswith("loss.") and name not in self.state_dict()]:

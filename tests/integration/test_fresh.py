@@ -38,3 +38,9 @@ def test_a_wrong_setting_is_one_sentence(tmp_path, capfd):
     words = ["augment=physics", "augment.physics.crop=2", f"hydra.run.dir={tmp_path}"]
     assert command("train", *words) == 1
     assert "error: crop must be a probability from 0 (never) to 1 (always), got 2." in capfd.readouterr().err
+
+
+def test_a_loss_on_corrupted_records_is_warned_of(tmp_path, capfd):
+    words = [*WORDS, f"data.cache={tmp_path / 'cache'}", "loss=l1_waveform", "trainer.max_steps=1"]
+    assert command("train", *words, f"hydra.run.dir={tmp_path / 'run'}") == 0
+    assert "warning: the loss compares simulated with corrupted records" in capfd.readouterr().err

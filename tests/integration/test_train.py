@@ -174,9 +174,15 @@ def test_unknown_command_lists_those_that_exist():
     assert "simulate" in script("-m", "fwi_lightning").stdout
 
 
+def test_a_schedule_cannot_be_made_longer(trained, capsys):
+    last = trained.folder / "checkpoints" / "last.ckpt"
+    assert command("train", *trained.words, "trainer.max_epochs=5", f"ckpt={last}") == 1
+    assert "schedule ends after 8 steps, this run has 20" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("loss", ["l1_pde", "l1_waveform"])
 def test_losses_of_the_wave_equation_train_log_their_parts_and_take_over_a_run(trained, survey, tmp_path, loss):
-    words = [*trained.words, f"loss={loss}", "trainer.log_every_n_steps=1"]
+    words = [*trained.words, "scheduler=none", f"loss={loss}", "trainer.log_every_n_steps=1"]
     words += ["loss.waveform.warm_up=0"] if loss == "l1_waveform" else []
     assert command("train", *words, "trainer.max_epochs=1", f"hydra.run.dir={tmp_path / 'run'}") == 0
     rows = read(tmp_path / "run" / "metrics.csv")
@@ -188,6 +194,6 @@ def test_losses_of_the_wave_equation_train_log_their_parts_and_take_over_a_run(t
     assert len(residuals) == (1 if loss == "l1_pde" else 0)
     assert bool(list(survey.rglob(".illumination/*.npy"))) or loss == "l1_waveform"
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    assert command("train", *trained.words, "loss=l1", f"ckpt={last}") == 0
+    assert command("train", *trained.words, "scheduler=none", "loss=l1", f"ckpt={last}") == 0
     assert command("train", *words, "trainer.max_epochs=3", f"ckpt={last}") == 0
     assert read(tmp_path / "run" / "metrics.csv")[-1]["epoch"] == "3"

@@ -211,3 +211,11 @@ def test_another_survey_is_told_by_what_it_records(maps, changes, pattern):
     said = fingerprint(simulate(maps, Survey(samples=400, **changes)), SURVEY).differences()
     assert len(said) == 1, said
     assert re.search(pattern, said[0])
+
+
+def test_two_receivers_in_one_column_are_one_place():
+    survey = Survey(samples=60, shot_columns=(3, 40), receiver_columns=(40, 3, 3, 0))
+    velocity = torch.linspace(1600, 2400, 70).expand(1, 70, 70).contiguous()
+    record = simulate(velocity, survey)
+    assert not fingerprint(record, survey).differences()
+    torch.testing.assert_close(source_velocity(record, survey), velocity[:, 1, [3, 40]], rtol=1e-5, atol=0)

@@ -12,12 +12,26 @@ from fwi_lightning.training.losses.l1 import L1Loss
 from fwi_lightning.training.losses.pde import PDEResidual, pde_residual
 from fwi_lightning.training.losses.waveform import WaveformMisfit
 
-__all__ = ["CombinedLoss", "L1Loss", "PDEResidual", "WaveformMisfit", "needs_illumination", "pde_residual", "set_step"]
+__all__ = [
+    "CombinedLoss",
+    "L1Loss",
+    "PDEResidual",
+    "WaveformMisfit",
+    "needs_illumination",
+    "pde_residual",
+    "reads_record",
+    "set_step",
+]
 
 
 def needs_illumination(loss: nn.Module) -> bool:
     """Whether a loss, or a term of it, reads `batch["illumination"]`."""
     return any(isinstance(term, PDEResidual) for term in loss.modules())
+
+
+def reads_record(loss: nn.Module) -> bool:
+    """Whether a loss, or a term of it, compares with `batch["gathers"]`."""
+    return any(isinstance(term, WaveformMisfit) for term in loss.modules())
 
 
 def set_step(loss: nn.Module, step: int) -> None:
