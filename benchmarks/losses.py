@@ -39,7 +39,7 @@ BATCH = 16
 """Samples of a step, as in conf/data/synthetic.yaml."""
 
 
-def measure_cost(steps: int = 24, rounds: int = 4) -> dict[str, float]:
+def measure_cost(steps: int = 4, rounds: int = 40) -> dict[str, float]:
     """Seconds of a training step with each loss, all in turn; the best round of each counts.
 
     `steps` is a multiple of the waveform's `every`.
