@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fwi_lightning.config import build, find_class
 from fwi_lightning.errors import UserError
-from fwi_lightning.training.losses import CombinedLoss, pde_residual, set_step
+from fwi_lightning.training.losses import CombinedLoss, guarded_terms, pde_residual
 from fwi_lightning.training.metrics import SCORES, VelocityScores, score_samples
 
 Batch = Mapping[str, Tensor]
@@ -58,12 +58,16 @@ class InversionModule(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch."""
-        set_step(self.loss, self.trainer.fit_loop.epoch_loop.total_batch_idx)
+        for term in guarded_terms(self.loss).values():
+            term.steps = self.trainer.fit_loop.epoch_loop.total_batch_idx
         loss = self.loss(self(batch["gathers"]), batch, self.model.survey)
         self.log("train/loss", loss, on_step=True, on_epoch=False, prog_bar=True)
         if isinstance(self.loss, CombinedLoss):
             self.log_dict({f"train/{name}": value for name, value in self.loss.parts.items()}, on_epoch=False)
-            skipped = {f"train/{name}_skipped": float(count) for name, count in self.loss.skipped.items()}
+            skipped = {
+                f"train/{name}_skipped": torch.as_tensor(count, dtype=torch.float32, device=self.device)
+                for name, count in self.loss.skipped.items()
+            }
             self.log_dict(skipped, on_epoch=False, sync_dist=True, reduce_fx="sum")
         return loss
 
@@ -139,19 +143,15 @@ class InversionModule(lightning.LightningModule):
         return min(limits)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the state of the random numbers: dropout goes on where it was."""
+        """Keep the state of the random numbers, so that dropout goes on where it was, and of samples left out."""
+        checkpoint["skipped"] = {name: int(term.skipped) for name, term in guarded_terms(self.loss).items()}
         checkpoint["rng_state"] = torch.get_rng_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the state of the random numbers; note when the schedule ends; let the loss be another one."""
+        """Restore the random numbers and the counts of samples left out; note when the schedule ends."""
         schedules = checkpoint.get("lr_schedulers") or [{}]
         self._scheduled = schedules[0].get("total_steps")
-        # A loss that the run did not begin with begins here; one that it had is forgotten.
-        weights = checkpoint["state_dict"]
-        for name in [name for name in weights if name.startswith("loss.") and name not in self.state_dict()]:
-            del weights[name]
-        for name, value in self.state_dict().items():
-            if name.startswith("loss."):
-                weights.setdefault(name, value)
+        for name, term in guarded_terms(self.loss).items():
+            term.skipped = checkpoint.get("skipped", {}).get(name, 0)
         if "rng_state" in checkpoint:
             torch.set_rng_state(checkpoint["rng_state"].cpu())

@@ -15,7 +15,7 @@ from fwi_lightning.config import build
 from fwi_lightning.errors import UserError
 from fwi_lightning.physics import illuminate, simulate
 from fwi_lightning.survey import Survey
-from fwi_lightning.training.losses import CombinedLoss, L1Loss, PDEResidual, WaveformMisfit, pde_residual, set_step
+from fwi_lightning.training.losses import CombinedLoss, L1Loss, PDEResidual, WaveformMisfit, pde_residual
 from fwi_lightning.training.losses.guarded import GuardedLoss
 from fwi_lightning.training.losses.waveform import envelope
 from tests.physics.reference import damping
@@ -134,7 +134,7 @@ class TestWaveform:
         values = [misfit(prediction, batch, SURVEY).item() for _ in range(12)]
         assert len({round(value, 5) for value in values}) == 3
         resumed = WaveformMisfit(every=1, warm_up=0)
-        set_step(resumed, 5)
+        resumed.steps = 5
         assert [resumed(prediction, batch, SURVEY).item() for _ in range(7)] == values[5:]
 
     def test_envelope_is_that_of_scipy(self) -> None:

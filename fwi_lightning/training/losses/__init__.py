@@ -34,8 +34,6 @@ def reads_record(loss: nn.Module) -> bool:
     return any(isinstance(term, WaveformMisfit) for term in loss.modules())
 
 
-def set_step(loss: nn.Module, step: int) -> None:
-    """Tell a loss, and its terms, how many batches were trained on before the next one."""
-    for term in loss.modules():
-        if isinstance(term, GuardedLoss):
-            term.steps = step
+def guarded_terms(loss: nn.Module) -> dict[str, GuardedLoss]:
+    """A loss's guarded terms, or itself if it is one, by their names as modules."""
+    return {name: term for name, term in loss.named_modules() if isinstance(term, GuardedLoss)}

@@ -32,7 +32,7 @@ class CombinedLoss(nn.Module):
             raise UserError("a combined loss needs at least one term: name one, as conf/loss/l1_pde.yaml does.")
         self.terms = nn.ModuleDict(terms)
         self.parts: dict[str, Tensor | float] = {}
-        self.skipped: dict[str, int] = {}
+        self.skipped: dict[str, Tensor | int] = {}
 
     def forward(self, prediction: Tensor, batch: Mapping[str, Tensor], survey: Survey) -> Tensor:
         """Velocity (batch, 1, depth, width) in m/s and its batch to a scalar."""

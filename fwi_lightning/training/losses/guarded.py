@@ -37,7 +37,7 @@ class GuardedLoss(nn.Module):
     Attributes:
         steps: Batches trained on before the next one; each call counts. `set_step` corrects it after a resume.
         value: What the term last contributed to a loss.
-        skipped: Samples left out so far, in this process. Part of the checkpoint.
+        skipped: Samples left out so far, in this process; a tensor where that spares a GPU a wait.
 
     Args:
         weight: Factor.
@@ -59,7 +59,7 @@ class GuardedLoss(nn.Module):
         self.weight, self.every, self.warm_up, self.clip = weight, every, warm_up, clip
         self.steps = 0
         self.value: Tensor | float = 0.0
-        self.skipped = 0
+        self.skipped: Tensor | int = 0
 
     def measure(self, velocity: Tensor, batch: Mapping[str, Tensor], survey: Survey) -> Tensor:
         """The quantity of each sample, (batch,), differentiable; velocity (batch, 1, depth, width) float32 in m/s."""
@@ -88,17 +88,9 @@ class GuardedLoss(nn.Module):
             (gradient,) = torch.autograd.grad(value.sum(), point)
         value, norm = value.detach(), gradient.flatten(1).norm(dim=1)
         good = finite & value.isfinite() & norm.isfinite()
-        self.skipped += int((~good).sum())
+        self.skipped = self.skipped + (~good).sum()
         # The mean of |v| / 1500 over n cells has a gradient of n numbers of size 1 / (1500 n).
         largest = self.clip / (VELOCITY_HALF_RANGE * prediction[0].numel() ** 0.5)
         factor = torch.where(good, (largest / norm.clamp_min(1e-30)).clamp_max(1), 0)
         gradient = torch.where(good[:, None, None, None], gradient, 0) * factor[:, None, None, None]
         return torch.where(good, value, 0), gradient
-
-    def get_extra_state(self) -> dict[str, int]:
-        """What a checkpoint holds of the term."""
-        return {"skipped": self.skipped}
-
-    def set_extra_state(self, state: Any) -> None:
-        """Go on from a checkpoint."""
-        self.skipped = state["skipped"]
