@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,7 +28,7 @@ class _WithGradient(torch.autograd.Function):
         return outer[0] * gradient, None, None
 
 
-class GuardedLoss(nn.Module):
+class GuardedLoss(nn.Module, ABC):
     """A mean over samples of a quantity whose gradient may be large, or missing.
 
     The gradient with respect to the prediction is taken at once, in float32, outside autocast; nothing of the
@@ -61,9 +62,9 @@ class GuardedLoss(nn.Module):
         self.value: Tensor | float = 0.0
         self.skipped: Tensor | int = 0
 
+    @abstractmethod
     def measure(self, velocity: Tensor, batch: Mapping[str, Tensor], survey: Survey) -> Tensor:
         """The quantity of each sample, (batch,), differentiable; velocity (batch, 1, depth, width) float32 in m/s."""
-        raise NotImplementedError
 
     def forward(self, prediction: Tensor, batch: Mapping[str, Tensor], survey: Survey) -> Tensor:
         """Velocity (batch, 1, depth, width) in m/s and its batch to a scalar."""
