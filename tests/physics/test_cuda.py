@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import subprocess
 import sys
@@ -232,6 +233,24 @@ class TestOnAGPU:
                 assert difference(ours, theirs) < allowed
         alone = cuda.forward(maps[5:6].cuda(), slowest[5:6].cuda(), OPENFWI)
         assert torch.equal(alone[0], cuda.forward(maps.cuda(), slowest.cuda(), OPENFWI)[5])
+
+    def test_graphs_in_turn_on_the_same_memory_as_a_training_has_them(self) -> None:
+        """One of five shots at a time, there and back, with deterministic algorithms, as `trainer=default` asks."""
+        from fwi_lightning.physics import cuda
+
+        maps = full_maps()[:3]
+        slowest = maps.amin(dim=(1, 2))
+        surveys = [dataclasses.replace(OPENFWI, shot_columns=(column,)) for column in OPENFWI.shot_columns]
+        torch.use_deterministic_algorithms(True)
+        try:
+            for survey in [*surveys, *surveys]:
+                found = cuda.forward(maps.cuda(), slowest.cuda(), survey)
+                expected = cpu.forward(maps, slowest, survey)
+                assert difference(found, expected) < 1e-5
+                gradient = cuda.backward(maps.cuda(), slowest.cuda(), survey, found)
+                assert difference(gradient, cpu.backward(maps, slowest, survey, expected)) < 1e-4
+        finally:
+            torch.use_deterministic_algorithms(False)
 
     @pytest.mark.parametrize(("dtype", "allowed"), [(torch.float32, 1e-4), (torch.float64, 1e-10)])
     def test_gradient_equals_that_of_the_cpu(self, dtype: torch.dtype, allowed: float) -> None:
