@@ -66,7 +66,7 @@ def series(
 
 def _draw_loss(axis: Axes, step: NDArray[np.float64], loss: NDArray[np.float64]) -> None:
     """Every logged loss faintly, its running mean over a twentieth of the run boldly."""
-    axis.set(title="training loss (normalised velocity)", xlabel="optimiser step")
+    axis.set(title="training loss", xlabel="optimiser step")
     if not len(loss):
         _say_empty(axis)
         return

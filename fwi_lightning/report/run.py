@@ -132,10 +132,7 @@ def _scores(report: RunReport, figures: Path) -> list[Block]:
 
 def _curves(report: RunReport, figures: Path) -> Picture:
     baseline = report.baseline_rows[OVERALL]["mae"]
-    caption = (
-        "Loss of each training batch in normalised velocity, MAE on the validation samples after each epoch, "
-        "and the learning rate."
-    )
+    caption = "Loss of each training batch, MAE on the validation samples after each epoch, and the learning rate."
     return draw(training_curves(report.metrics, baseline), caption, figures / "curves.png")
 
 
