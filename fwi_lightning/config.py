@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -72,15 +72,18 @@ def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """
     if "_target_" not in config:
         return dict(config)
-    parameters = inspect.signature(find_class(config["_target_"])).parameters
-    return {name: p.default for name, p in parameters.items() if p.default is not p.empty} | dict(config)
+    found: dict[str, Any] = {}
+    for owner in _owners(find_class(config["_target_"])):
+        parameters = inspect.signature(owner).parameters
+        found = {name: p.default for name, p in parameters.items() if p.default is not p.empty} | found
+    return found | dict(config)
 
 
 def find_class(name: Any) -> type:
     """The class of a dotted name.
 
     Args:
-        name: For example "fwi_lightning.models.ShallowUNet".
+        name: For example "fwi_lightning.models.ResidualUNet".
 
     Returns:
         The class.
@@ -117,15 +120,22 @@ def known_settings(target: type) -> list[str] | None:
         The names, those of the class itself first; None if it takes any.
     """
     known: dict[str, None] = {}
+    for owner in _owners(target):
+        parameters = inspect.signature(owner).parameters.values()
+        known |= dict.fromkeys(p.name for p in parameters if p.kind is not p.VAR_KEYWORD)
+        if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+            return list(known)
+    return None
+
+
+def _owners(target: type) -> Iterator[type]:
+    """The class, and those above it whose constructors it hands settings on to with `**`."""
     for owner in target.__mro__:
         if "__init__" in vars(owner):
-            parameters = list(inspect.signature(owner).parameters.values())
-            known |= dict.fromkeys(p.name for p in parameters if p.kind is not p.VAR_KEYWORD)
-            if all(p.kind is not p.VAR_KEYWORD for p in parameters):
-                return list(known)
-            if not owner.__module__.startswith(ALLOWED_PREFIXES[0]):
-                return None
-    return None
+            yield owner
+            passed_on = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(owner).parameters.values())
+            if not (passed_on and owner.__module__.startswith(ALLOWED_PREFIXES[0])):
+                return
 
 
 def _check_arguments(target: type, arguments: Mapping[str, Any]) -> None:

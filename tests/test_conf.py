@@ -9,7 +9,7 @@ from fwi_lightning.config import find_class, known_settings
 
 _register_resolvers()
 FILES = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))
-CHOICES = [name.removesuffix(".yaml").split("/") for name in FILES if "/" in name]
+CHOICES = [name.removesuffix(".yaml").split("/") for name in FILES if name.count("/") == 1]
 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES)

@@ -63,8 +63,8 @@ def test_settings_that_a_class_hands_on_are_those_of_the_class_above():
 
 
 def test_names_the_setting_that_is_missing():
-    with pytest.raises(UserError, match="ShallowUNet needs the setting 'survey'"):
-        build({"_target_": "fwi_lightning.models.ShallowUNet"})
+    with pytest.raises(UserError, match="ResidualUNet needs the setting 'survey'"):
+        build({"_target_": "fwi_lightning.models.ResidualUNet"})
 
 
 def test_errors_of_the_class_pass_through():

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import rich
 import torch
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from fwi_lightning.config import plain
@@ -60,7 +62,7 @@ def evaluate(
     write_family_csv(folder / "per_family.csv", rows, baseline)
     write_csv(folder / "per_sample.csv", samples)
     report = RunReport(
-        title=f"{config.model['_target_'].rsplit('.', 1)[-1]}, fold {config.fold} of {config.folds}",
+        title=f"{HydraConfig.get().runtime.choices['model']}, fold {config.fold} of {config.folds}",
         summary=RunSummary(
             training_samples=data.samples_per_epoch,
             validation_samples=len(data.test_dataset),
@@ -144,7 +146,7 @@ def _examples(module: InversionModule, dataset: GathersDataset, rows: list[dict[
                 name=f"{rows[place]['name']} #{rows[place]['index']}",
                 family=rows[place]["family"],
                 gathers=sample["gathers"].numpy(),
-                prediction=module.model.predict(sample["gathers"]).numpy(),
+                prediction=np.asarray(module.model.predict(sample["gathers"])),
                 truth=sample["velocity"].numpy(),
             )
         )

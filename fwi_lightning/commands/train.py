@@ -73,13 +73,14 @@ def main(config: DictConfig) -> None:
         optimizer=plain(config.optimizer),
         scheduler=plain(config.scheduler),
         families=data.families,
+        heads=plain(config.heads),
     )
     if not resumed:
         module.model.transform.fit(_fitting_gathers(data))
     trainer = _trainer(config, folder)
     parameters = sum(p.numel() for p in module.parameters())
     print(
-        f"{config.model['_target_'].rsplit('.', 1)[-1]}, {parameters / 1e6:.2f} M parameters; fold {config.fold} of "
+        f"{HydraConfig.get().runtime.choices['model']}, {parameters / 1e6:.2f} M parameters; fold {config.fold} of "
         f"{config.folds}: {data.samples_per_epoch} samples train, {len(data.val_dataset)} validate; {folder}"
     )
     begun = time.monotonic()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -11,88 +11,149 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from fwi_lightning.errors import UserError
+from fwi_lightning.models.network import Network
+from fwi_lightning.models.projector import SpectralProjector
 from fwi_lightning.models.scale import VELOCITY_CENTRE, VELOCITY_HALF_RANGE
 from fwi_lightning.models.source import KnownVelocity
+from fwi_lightning.models.transform import InputTransform
 from fwi_lightning.survey import Survey
 
+OUTPUTS = ("linear", "sigmoid", "tanh")
+PROJECTORS = ("none", "spectral")
 
-class InputTransform(nn.Module):
-    """Gathers as recorded to what a network reads: fewer samples, a compressed range, unit scale.
 
-    Every `step`-th sample is kept: the wavelet has next to nothing above three times its peak frequency (45 Hz for
-    OpenFWI), so 4 ms lose nothing. Then sign(x) log1p(|x|), the official transform of OpenFWI (Deng et al., 2022,
-    arXiv:2111.02926), which lets the reflections be seen beside the direct wave, and a division by the standard
-    deviation that the training data has at each time: late arrivals count as much as early ones.
+class Answer(NamedTuple):
+    """All that a model says of a batch.
 
-    Args:
-        survey: The survey of the gathers.
-        time_step: Seconds between the samples that the network reads, a multiple of the survey's. Default 0.004.
-
-    Raises:
-        UserError: If `time_step` is not a multiple of the survey's.
+    Attributes:
+        velocity: (batch, 1, depth, width) in m/s.
+        scale: Expected absolute error of each cell, (batch, 1, depth, width) in m/s: the scale of a Laplace
+            distribution around the velocity. None without an uncertainty head.
+        family: Logits (batch, families). None without a family head.
     """
 
-    scale: Tensor
-
-    def __init__(self, survey: Survey, time_step: float = 0.004) -> None:
-        super().__init__()
-        self.step = round(time_step / survey.time_step)
-        if self.step < 1 or not np.isclose(self.step * survey.time_step, time_step):
-            raise UserError(
-                f"model.time_step must be a multiple of the survey's {survey.time_step:g} s, got {time_step:g} s."
-            )
-        self.samples = -(-survey.samples // self.step)
-        self.register_buffer("scale", torch.ones(self.samples, 1))
-
-    def compress(self, gathers: Tensor) -> Tensor:
-        """The transform without its scale: (batch, shots, time, receivers) to (batch, shots, samples, receivers)."""
-        kept = gathers[..., :: self.step, :].float()
-        return kept.sign() * kept.abs().log1p()
-
-    @torch.no_grad()
-    def fit(self, gathers: Tensor) -> None:
-        """Take the scale from training gathers, (batch, shots, time, receivers)."""
-        deviation = self.compress(gathers).square().mean(dim=(0, 1, 3)).sqrt()
-        # A floor: row 999 is stored as zeros in some families, and only the source's trace lives in the first rows.
-        self.scale.copy_(deviation.clamp_min(0.1 * deviation.max())[:, None])
-
-    def forward(self, gathers: Tensor) -> Tensor:
-        """(batch, shots, time, receivers) as recorded to (batch, shots, samples, receivers) of unit scale."""
-        return self.compress(gathers) / self.scale
+    velocity: Tensor
+    scale: Tensor | None = None
+    family: Tensor | None = None
 
 
 class VelocityModel(nn.Module):
-    """Base of all models. A subclass sets `self.net`: transformed gathers to normalised velocity.
+    """Base of all models.
+
+    A subclass makes a `Network` for `self.inputs`, `self.size` and `self.outputs`, and hands it to `use`.
 
     Attributes:
-        inputs: Channels that the network reads: the shots, and one more for `source_velocity="channel"`.
+        inputs: Channels that the network reads.
+        size: Rows and columns of these channels; without a projector, samples and receivers.
+        outputs: Channels that the network makes: the map, and one more for an uncertainty head.
 
     Args:
         survey: The survey, or its dict, whose gathers the model reads.
-        time_step: Seconds between the samples that the network reads. Default 0.004.
+        time_step: Seconds between the samples that are read. Default 0.004.
+        amplitudes: As `InputTransform`: "log1p", "trace" or "raw". Default "log1p".
         source_velocity: Use of the velocity at the shots, which clean gathers give away: "none", "channel" (the
             network reads it) or "constraint" (it is written into the map). Default "none".
+        projector: "spectral" puts a `SpectralProjector` in front of the network. Default "none".
+        spectral: Settings of that projector. Default: its own defaults.
+        output: What the network's answer x becomes on the label scale, where 1500..4500 m/s are -1..1: x ("linear"),
+            2 sigmoid(x) - 1 ("sigmoid") or tanh(x) ("tanh"). The last two cannot leave the range. Default "linear".
+        uncertainty_head: Whether the model also gives the expected error of each cell. Default False.
+        family_head: Whether the model also names the family of a sample. Default False.
+        families: Names of the families for `family_head`.
+
+    Raises:
+        UserError: If a setting is none of those named.
     """
 
-    net: nn.Module
+    net: Network
 
     def __init__(
-        self, survey: Survey | Mapping[str, Any], time_step: float = 0.004, source_velocity: str = "none"
+        self,
+        survey: Survey | Mapping[str, Any],
+        time_step: float = 0.004,
+        amplitudes: str = "log1p",
+        source_velocity: str = "none",
+        projector: str = "none",
+        spectral: Mapping[str, Any] | None = None,
+        output: str = "linear",
+        uncertainty_head: bool = False,
+        family_head: bool = False,
+        families: Sequence[str] = (),
     ) -> None:
         super().__init__()
+        for name, value, known in (("output", output, OUTPUTS), ("projector", projector, PROJECTORS)):
+            if value not in known:
+                raise UserError(f"model.{name} must be {', '.join(known[:-1])} or {known[-1]}, got {value!r}.")
         self.survey = survey if isinstance(survey, Survey) else Survey(**survey)
-        self.transform = InputTransform(self.survey, time_step)
+        self.transform = InputTransform(self.survey, time_step, amplitudes)
         self.known = KnownVelocity(self.survey, source_velocity)
+        self.output = output
+        self.families = tuple(families) if family_head else ()
         self.inputs = self.survey.shots + self.known.channels
+        self.size = (self.transform.samples, self.survey.receivers)
+        self.outputs = 1 + uncertainty_head
+        self.projector: SpectralProjector | None = None
+        if projector == "spectral":
+            self.projector = SpectralProjector(self.inputs, self.size, self.survey, time_step, **(spectral or {}))
+            self.inputs, self.size = self.projector.channels, self.projector.size
+
+    def use(self, net: Network) -> None:
+        """Take the network, and build the family head on its deepest features."""
+        self.net = net
+        self.family_head = nn.Linear(net.channels, len(self.families)) if self.families else None
+
+    def read(self, gathers: Tensor) -> Tensor:
+        """Gathers as recorded to what the network reads, (batch, inputs, *size)."""
+        self.check(gathers)
+        inputs = self.known.widen(self.transform(gathers), gathers)
+        if self.projector is not None:
+            inputs = self.projector(inputs)
+        # Channels last: the layout in which convolutions are fastest, on CPUs and on GPUs.
+        dtype = next(self.net.parameters()).dtype
+        return inputs.to(dtype).contiguous(memory_format=torch.channels_last)
+
+    def answer(self, gathers: Tensor) -> Answer:
+        """Gathers (batch, shots, time, receivers) as recorded to all that the model says of them."""
+        features = self.net.encode(self.read(gathers))
+        # Half precision resolves no better than 16 m/s around 3000: leave it before the scale becomes m/s.
+        output = self.net.decode(features).float()
+        mean = output[:, :1]
+        if self.output != "linear":
+            mean = torch.tanh(mean / 2 if self.output == "sigmoid" else mean)
+        velocity = self.known.constrain(mean * VELOCITY_HALF_RANGE + VELOCITY_CENTRE, gathers)
+        # e^-7 and e are 1.4 and 4100 m/s.
+        scale = output[:, 1:].clamp(-7, 1).exp() * VELOCITY_HALF_RANGE if self.outputs > 1 else None
+        family = None
+        if self.family_head is not None:
+            family = self.family_head(features[-1].flatten(2).mean(dim=2)).float()
+        return Answer(velocity, scale, family)
 
     def forward(self, gathers: Tensor) -> Tensor:
         """Gathers (batch, shots, time, receivers) as recorded to velocity (batch, 1, depth, width) in m/s."""
-        inputs = self.known.widen(self.transform(gathers), gathers)
-        # Channels last: the layout in which convolutions are fastest, on CPUs and on GPUs.
-        output = self.net(inputs.contiguous(memory_format=torch.channels_last))
-        # Half precision resolves no better than 16 m/s around 3000: leave it before the scale becomes m/s.
-        velocity = output.float() * VELOCITY_HALF_RANGE + VELOCITY_CENTRE
-        return self.known.constrain(velocity, gathers)
+        return self.answer(gathers).velocity
+
+    def lower(self, dtype: torch.dtype) -> Self:
+        """Let the network compute in another precision: half the memory with torch.bfloat16 or torch.float16.
+
+        The transform of the input and the scale of the output stay in float32.
+        """
+        self.net.to(dtype)
+        if self.family_head is not None:
+            self.family_head.to(dtype)
+        return self
+
+    def check(self, gathers: Tensor) -> None:
+        """Compare the shape of gathers, (..., shots, time, receivers), with the survey's.
+
+        Raises:
+            UserError: If they differ.
+        """
+        expected = self.survey.gathers_shape
+        if tuple(gathers.shape[-3:]) != expected or gathers.ndim not in (3, 4):
+            raise UserError(
+                f"gathers have shape {tuple(gathers.shape)}; this model reads {expected} or (batch, "
+                f"{', '.join(map(str, expected))}), as (shots, time, receivers)."
+            )
 
     @torch.no_grad()
     def predict(self, gathers: Tensor | ArrayLike, batch_size: int = 16) -> Tensor | NDArray[np.float32]:
@@ -109,12 +170,7 @@ class VelocityModel(nn.Module):
             UserError: If the shape is not the survey's.
         """
         given = torch.as_tensor(gathers)
-        if given.shape[-3:] != self.survey.gathers_shape or given.ndim not in (3, 4):
-            expected = self.survey.gathers_shape
-            raise UserError(
-                f"gathers have shape {tuple(given.shape)}; this model reads {expected} or (batch, "
-                f"{', '.join(map(str, expected))}), as (shots, time, receivers)."
-            )
+        self.check(given)
         training = self.training
         self.eval()
         device = self.transform.scale.device

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
 import torch
 
-from fwi_lightning.config import build
+from fwi_lightning.config import build, find_class
 from fwi_lightning.errors import UserError
 from fwi_lightning.models import VelocityModel
 
@@ -45,6 +46,23 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
+def build_model(config: Mapping[str, Any], survey: Mapping[str, Any], families: Sequence[str]) -> VelocityModel:
+    """The model of a configuration, with new weights.
+
+    Args:
+        config: Settings with `_target_`, as in conf/model.
+        survey: The survey as a dict.
+        families: Names of the families, for a family head.
+
+    Raises:
+        UserError: If a setting is unknown or out of range, or the class is no model.
+    """
+    if not issubclass(find_class(config.get("_target_")), VelocityModel):
+        raise UserError(f"model._target_={config['_target_']} is not a model: choose one with model=NAME.")
+    model: VelocityModel = build(config, survey=survey, families=list(families))
+    return model
+
+
 def load_model(path: str | Path, device: str | torch.device = "cpu") -> VelocityModel:
     """The model of a checkpoint, ready to predict.
 
@@ -60,7 +78,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Velocity
     """
     checkpoint = read_checkpoint(path)
     parameters = checkpoint["hyper_parameters"]
-    model: VelocityModel = build(parameters["model"], survey=parameters["survey"])
+    model = build_model(parameters["model"], parameters["survey"], parameters["families"])
     weights = {
         key.removeprefix(PREFIX): value for key, value in checkpoint["state_dict"].items() if key.startswith(PREFIX)
     }

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from fwi_lightning.config import build, find_class
 from fwi_lightning.errors import UserError
-from fwi_lightning.training.losses import CombinedLoss, guarded_terms, pde_residual
+from fwi_lightning.models import VelocityModel
+from fwi_lightning.training.checkpoint import build_model
+from fwi_lightning.training.losses import CombinedLoss, guarded_terms, head_losses, pde_residual
 from fwi_lightning.training.metrics import SCORES, VelocityScores, score_samples
 
 Batch = Mapping[str, Tensor]
@@ -29,6 +31,7 @@ class InversionModule(lightning.LightningModule):
         optimizer: Configuration of the optimiser.
         scheduler: Configuration of the learning-rate schedule, stepped after every batch; None keeps the rate.
         families: Names of the families, in the order of the numbers in a batch.
+        heads: Weights of the losses of the heads that the model has, by name; see `head_losses`. Default 0.1 each.
 
     Raises:
         UserError: If a configuration names something unknown.
@@ -42,10 +45,12 @@ class InversionModule(lightning.LightningModule):
         optimizer: dict[str, Any],
         scheduler: dict[str, Any] | None,
         families: Sequence[str],
+        heads: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
-        self.model = build(model, survey=survey)
+        self.model: VelocityModel = build_model(model, survey, families)
+        self.heads = {"uncertainty": 0.1, "family": 0.1} | dict(heads or {})
         self.loss = build(loss)
         self.val_scores = VelocityScores(families)
         self.test_scores = VelocityScores(families)
@@ -60,7 +65,11 @@ class InversionModule(lightning.LightningModule):
         """The loss of a batch."""
         for term in guarded_terms(self.loss).values():
             term.steps = self.trainer.fit_loop.epoch_loop.total_batch_idx
-        loss = self.loss(self(batch["gathers"]), batch, self.model.survey)
+        answer = self.model.answer(batch["gathers"])
+        loss = self.loss(answer.velocity, batch, self.model.survey)
+        for name, value in head_losses(answer, batch).items():
+            self.log(f"train/{name}", value.detach(), on_epoch=False)
+            loss = loss + self.heads[name] * value
         self.log("train/loss", loss, on_step=True, on_epoch=False, prog_bar=True)
         if isinstance(self.loss, CombinedLoss):
             self.log_dict({f"train/{name}": value for name, value in self.loss.parts.items()}, on_epoch=False)
@@ -73,8 +82,14 @@ class InversionModule(lightning.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the validation scores; where the illumination is at hand, the PDE residual too."""
-        prediction = self(batch["gathers"])
+        answer = self.model.answer(batch["gathers"])
+        prediction = answer.velocity
         self.val_scores.update(prediction, batch["velocity"], batch["family"])
+        if answer.family is not None:
+            correct = (answer.family.argmax(dim=1) == batch["family"]).float()
+            self.log("val/family_accuracy", correct.mean(), batch_size=len(prediction), sync_dist=True)
+        if answer.scale is not None:
+            self.log("val/expected_mae", answer.scale.mean(), batch_size=len(prediction), sync_dist=True)
         if "illumination" in batch:
             residual = pde_residual(prediction, batch["velocity"], batch["illumination"])
             self.log("val/pde_residual", residual.mean(), batch_size=len(prediction), sync_dist=True)

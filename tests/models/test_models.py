@@ -4,11 +4,11 @@ import torch
 
 from fwi_lightning.errors import UserError
 from fwi_lightning.geology import draw
-from fwi_lightning.models import InputTransform, InversionNet, ShallowUNet
+from fwi_lightning.models import InputTransform, InversionNet, ResidualUNet
 from fwi_lightning.physics import simulate
 from fwi_lightning.survey import OPENFWI, Survey
 
-MODELS = {"shallow_unet": lambda survey: ShallowUNet(survey, width=4), "inversionnet": InversionNet}
+MODELS = {"shallow_unet": lambda survey: ResidualUNet(survey, width=4), "inversionnet": InversionNet}
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -25,7 +25,7 @@ def test_gathers_become_a_map_in_metres_per_second_and_gradients_reach_every_wei
 @pytest.mark.parametrize("width", [70, 100, 190])
 def test_shallow_unet_fits_its_survey(width):
     survey = Survey.surface(width, depth=50, shots=3, samples=600)
-    assert ShallowUNet(survey, width=4)(torch.randn(2, *survey.gathers_shape)).shape == (2, 1, 50, width)
+    assert ResidualUNet(survey, width=4)(torch.randn(2, *survey.gathers_shape)).shape == (2, 1, 50, width)
 
 
 def test_inversionnet_has_the_published_layers():
@@ -45,7 +45,7 @@ def test_inversionnet_says_which_grid_it_makes():
 
 def test_half_precision_loses_no_more_than_the_network_does():
     torch.manual_seed(0)
-    model = ShallowUNet(OPENFWI, width=4).eval()
+    model = ResidualUNet(OPENFWI, width=4).eval()
     gathers = torch.randn(1, 5, 1000, 70)
     exact = model(gathers)
     with torch.autocast("cpu", torch.bfloat16):
@@ -58,7 +58,7 @@ def test_half_precision_loses_no_more_than_the_network_does():
 
 def test_predict_does_not_depend_on_batches_and_leaves_the_mode_alone():
     torch.manual_seed(0)
-    model = ShallowUNet(OPENFWI, width=4)
+    model = ResidualUNet(OPENFWI, width=4)
     gathers = np.random.default_rng(0).normal(size=(5, 5, 1000, 70)).astype(np.float32)
     whole = model.predict(gathers, batch_size=5)
     np.testing.assert_allclose(model.predict(gathers, batch_size=2), whole, rtol=1e-5)
@@ -67,7 +67,7 @@ def test_predict_does_not_depend_on_batches_and_leaves_the_mode_alone():
 
 
 def test_a_prediction_may_start_an_inversion():
-    prediction = ShallowUNet(OPENFWI, width=4).predict(torch.zeros(1, *OPENFWI.gathers_shape))
+    prediction = ResidualUNet(OPENFWI, width=4).predict(torch.zeros(1, *OPENFWI.gathers_shape))
     prediction.requires_grad_().sum().backward()
     assert prediction.grad is not None
 
@@ -75,7 +75,7 @@ def test_a_prediction_may_start_an_inversion():
 @pytest.mark.parametrize("shape", [(5, 1000, 60), (4, 1000, 70), (1000, 70), (1, 1, 5, 1000, 70)])
 def test_predict_names_the_shape_found_and_those_it_reads(shape):
     with pytest.raises(UserError, match=r"gathers have shape .*; this model reads \(5, 1000, 70\)"):
-        ShallowUNet(OPENFWI, width=4).predict(np.zeros(shape, np.float32))
+        ResidualUNet(OPENFWI, width=4).predict(np.zeros(shape, np.float32))
 
 
 def test_the_transform_has_unit_scale_on_what_it_was_fitted_to_and_keeps_the_sign():

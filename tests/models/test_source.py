@@ -9,7 +9,7 @@ from fwi_lightning.commands import CONF, _register_resolvers
 from fwi_lightning.config import build
 from fwi_lightning.errors import UserError
 from fwi_lightning.geology import draw
-from fwi_lightning.models import ShallowUNet
+from fwi_lightning.models import ResidualUNet
 from fwi_lightning.models.source import KnownVelocity
 from fwi_lightning.physics import simulate
 from fwi_lightning.survey import OPENFWI, Survey
@@ -57,11 +57,15 @@ def test_a_constraint_holds_at_the_shots_and_nowhere_else(name, maps, gathers, f
 @pytest.mark.parametrize("name", MODELS)
 def test_a_channel_is_one_more_input_and_all_are_learnt_from(name, gathers):
     free, wider = model_of(name, "none"), model_of(name, "channel").train()
-    assert (free.inputs, wider.inputs) == (5, 6)
-    first = [next(weight for weight in model.net.parameters() if weight.ndim == 4) for model in (free, wider)]
-    assert [weight.shape[1] for weight in first] == [5, 6]
+    if free.projector is None:
+        assert (free.inputs, wider.inputs) == (5, 6)
     (wider(gathers) / 1000).square().mean().backward()
-    assert first[1].grad[:, 5].abs().sum() > 0
+    if wider.projector is None:
+        first = [next(weight for weight in model.net.parameters() if weight.ndim == 4) for model in (free, wider)]
+        assert [weight.shape[1] for weight in first] == [5, 6]
+        assert first[1].grad[:, 5].abs().sum() > 0
+    else:
+        assert wider.projector.mix.weight.grad.unflatten(1, (6, -1))[:, 5].abs().sum() > 0
 
 
 def test_the_channel_runs_through_the_velocities_at_the_shots(maps, gathers, filtered):
@@ -99,9 +103,9 @@ def test_one_shot_that_cannot_be_read_leaves_the_others(maps, gathers):
 
 @pytest.mark.parametrize("use", ["channel", "constraint"])
 def test_half_precision_does_not_round_it(use, maps, gathers):
-    model = ShallowUNet(OPENFWI, width=4, source_velocity=use).train()
+    model = ResidualUNet(OPENFWI, width=4, source_velocity=use).train()
     seen = []
-    model.net.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model.net.stem.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.autocast("cpu", torch.bfloat16):
         velocity = model(gathers)
     known = seen[0][:, 5, 0, SHOTS] * 1500 + 3000 if use == "channel" else velocity[:, 0, 1, SHOTS]
@@ -112,10 +116,10 @@ def test_half_precision_does_not_round_it(use, maps, gathers):
 
 def test_the_weights_of_a_model_that_does_not_use_it_are_those_of_before():
     """Checkpoints from before the setting have neither its key nor a buffer of its own."""
-    assert not [key for key in ShallowUNet(OPENFWI, width=4).state_dict() if key.startswith("known")]
-    assert not [key for key in ShallowUNet(OPENFWI, width=4, source_velocity="channel").state_dict() if "known" in key]
+    assert not [key for key in ResidualUNet(OPENFWI, width=4).state_dict() if key.startswith("known")]
+    assert not [key for key in ResidualUNet(OPENFWI, width=4, source_velocity="channel").state_dict() if "known" in key]
 
 
 def test_an_unknown_use_is_refused():
     with pytest.raises(UserError, match=r"model.source_velocity must be none, channel or constraint, got 'input'"):
-        ShallowUNet(OPENFWI, source_velocity="input")
+        ResidualUNet(OPENFWI, source_velocity="input")

@@ -8,6 +8,7 @@ from torch import nn
 
 from fwi_lightning.training.losses.combined import CombinedLoss
 from fwi_lightning.training.losses.guarded import GuardedLoss
+from fwi_lightning.training.losses.heads import head_losses
 from fwi_lightning.training.losses.l1 import L1Loss
 from fwi_lightning.training.losses.pde import PDEResidual, pde_residual
 from fwi_lightning.training.losses.waveform import WaveformMisfit
@@ -17,10 +18,11 @@ __all__ = [
     "L1Loss",
     "PDEResidual",
     "WaveformMisfit",
+    "guarded_terms",
+    "head_losses",
     "needs_illumination",
     "pde_residual",
     "reads_record",
-    "set_step",
 ]
 
 
