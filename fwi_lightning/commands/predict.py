@@ -37,6 +37,8 @@ from fwi_lightning.training.metrics import score_samples
 SIMULATED = 1000
 """Samples up to which `misfit: null` simulates every prediction."""
 
+PRECISIONS = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
+
 
 @dataclass
 class Results:
@@ -60,7 +62,7 @@ def main(config: DictConfig) -> None:
     checkpoint, source, output = Path(config.ckpt), Path(config.input), Path(config.output)
     if config.batch_size < 1:
         raise UserError(f"batch_size must be at least 1, got {config.batch_size}.")
-    model = load_model(checkpoint, _device(config.device))
+    model = _at_precision(load_model(checkpoint, _device(config.device)), config.precision)
     parts = find_parts(source, survey=model.survey, labels=False)
     if config.truth is not None:
         parts = with_truth(parts, config.truth, model.survey)
@@ -164,6 +166,20 @@ def _device(name: str) -> str:
     if name.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"device={name} asks for a GPU and none is found: use device=cpu or device=auto.")
     return name
+
+
+def _at_precision(model: VelocityModel, precision: int | str) -> VelocityModel:
+    """The model in the precision asked for, tried on one sample of zeros."""
+    if str(precision) not in PRECISIONS:
+        raise UserError(f"precision must be {', '.join(PRECISIONS)}, got {precision!r}.")
+    model.lower(PRECISIONS[str(precision)])
+    try:
+        model.predict(torch.zeros(model.survey.gathers_shape))
+    except RuntimeError as error:
+        raise UserError(
+            f"this device cannot compute with precision={precision} ({error}): use precision=32."
+        ) from error
+    return model
 
 
 def _summarise(results: Results, folder: Path, page: Path, submission: bool) -> None:

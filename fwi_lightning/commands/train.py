@@ -43,6 +43,7 @@ def main(config: DictConfig) -> None:
         UserError: If a setting, the data or the checkpoint to go on from does not fit.
     """
     _quieten()
+    _check_precision(str(config.trainer.precision), str(config.trainer.accelerator))
     folder = writable_folder(HydraConfig.get().runtime.output_dir)
     resumed = _check_resume(config, folder)
     survey = Survey(**plain(config.physics))
@@ -86,6 +87,18 @@ def main(config: DictConfig) -> None:
     begun = time.monotonic()
     _fit(trainer, module, data, config.ckpt, folder)
     evaluate(trainer, module, data, config, folder, facts, seconds=time.monotonic() - begun)
+
+
+def _check_precision(precision: str, accelerator: str) -> None:
+    """Refuse what Lightning would do otherwise than asked, or what would spoil the labels."""
+    if precision in ("16-true", "bf16-true"):
+        mixed = precision.replace("true", "mixed")
+        raise UserError(f"trainer.precision={precision} would round the true maps to 2 or 16 m/s: use {mixed}.")
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
+    if precision in ("16", "16-mixed") and on_cpu:
+        raise UserError(
+            f"trainer.precision={precision} trains in float16, which needs a GPU: use bf16-mixed or 32-true on a CPU."
+        )
 
 
 def _check_resume(config: DictConfig, folder: Path) -> bool:

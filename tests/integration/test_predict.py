@@ -63,6 +63,22 @@ def test_truth_gives_scores_that_a_hand_calculation_confirms(trained, seismic, t
     assert [float(row["rmse"]) for row in rows] == pytest.approx(np.sqrt((error**2).mean(axis=(1, 2, 3))).tolist())
 
 
+@pytest.mark.parametrize("precision", ["bf16", "16"])
+def test_half_precision_answers_nearly_the_same(trained, seismic, tmp_path, precision):
+    maps = []
+    for name in ("32", precision):
+        words = [f"ckpt={trained.best}", f"input={seismic}", f"output={tmp_path / name}", f"precision={name}"]
+        assert command("predict", *words) == 0
+        maps.append(np.load(next((tmp_path / name / "velocity").rglob("*.npy"))))
+    assert 0 < np.abs(maps[0] - maps[1]).mean() < 30
+
+
+def test_a_precision_that_does_not_exist(trained, seismic, tmp_path, capsys):
+    words = [f"ckpt={trained.best}", f"input={seismic}", f"output={tmp_path / 'out'}", "precision=8"]
+    assert command("predict", *words) == 1
+    assert capsys.readouterr().err == "error: precision must be 32, bf16, 16, got 8.\n"
+
+
 def test_truth_in_a_folder_is_found_by_name(trained, survey, tmp_path):
     words = [f"ckpt={trained.best}", f"input={survey}", f"output={tmp_path}", f"truth={survey}", "misfit=false"]
     assert command("predict", *words) == 0

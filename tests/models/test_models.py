@@ -106,3 +106,15 @@ def test_four_milliseconds_lose_nothing_of_the_record():
 def test_a_time_step_that_does_not_fit_is_refused():
     with pytest.raises(UserError, match=r"must be a multiple of the survey's 0.001 s, got 0.0025 s"):
         InputTransform(OPENFWI, 0.0025)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_network_in_half_precision_answers_nearly_the_same_in_float32(dtype):
+    torch.manual_seed(0)
+    model = ResidualUNet(OPENFWI, width=4, projector="spectral", uncertainty_head=True).eval()
+    gathers = torch.randn(1, 5, 1000, 70)
+    exact = model.predict(gathers)
+    half = model.lower(dtype).predict(gathers)
+    assert next(model.net.parameters()).dtype == dtype
+    assert half.dtype == torch.float32
+    assert 0 < (half - exact).abs().mean() < 30
