@@ -78,7 +78,10 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Velocity
     """
     checkpoint = read_checkpoint(path)
     parameters = checkpoint["hyper_parameters"]
-    model = build_model(parameters["model"], parameters["survey"], parameters["families"])
+    config = {
+        name: value for name, value in parameters["model"].items() if name != "pretrained"
+    }  # the file may be gone
+    model = build_model(config, parameters["survey"], parameters["families"])
     weights = {
         key.removeprefix(PREFIX): value for key, value in checkpoint["state_dict"].items() if key.startswith(PREFIX)
     }
