@@ -65,7 +65,7 @@ def _weights_file(name: str, pretrained: bool | str) -> Path:
         path = Path(str(pretrained))
         if not path.is_file():
             raise UserError(
-                f"model.pretrained={pretrained} is not a file: give a .safetensors or .pth file, or true for the hub's, "
+                f"model.pretrained={pretrained} is not a file: give a .safetensors or .pth file, or true (hub), "
                 "or none."
             )
         return path

@@ -88,7 +88,7 @@ class TimmUNetwork(Network):
         found = [tuple(stage.shape[-2:]) for stage in stages]
         wanted = [tuple(cells // 2**level for cells in image) for level in range(STAGES)]
         if found != wanted:
-            strides = self.backbone.feature_info.reduction()
+            strides = [stage["reduction"] for stage in _stages(self.backbone.feature_info)]
             raise UserError(
                 f"model.backbone={backbone} has strides {strides} and gives features of {found}; the decoder needs "
                 f"four stages of {wanted}, as backbones with strides [4, 8, 16, 32] give them."
@@ -107,6 +107,11 @@ class TimmUNetwork(Network):
         for block, skip in zip(self.up, reversed(skips), strict=True):
             x = block(concatenate(x, skip))
         return self.head(x)
+
+
+def _stages(info: Any) -> list[dict[str, Any]]:
+    """Timm's facts of the stages: a list, or an object that holds one."""
+    return info if isinstance(info, list) else info.info
 
 
 def _stride_along_time(backbone: nn.Module, size: tuple[int, int], image: tuple[int, ...]) -> tuple[int, int, int, int]:
