@@ -30,11 +30,14 @@ class Answer(NamedTuple):
         scale: Expected absolute error of each cell, (batch, 1, depth, width) in m/s: the scale of a Laplace
             distribution around the velocity. None without an uncertainty head.
         family: Logits (batch, families). None without a family head.
+        inconsistency: Share of the network's features that the map does not lead back to, (batch,), see
+            `Network.inconsistency`. None from a network that cannot be run backwards.
     """
 
     velocity: Tensor
     scale: Tensor | None = None
     family: Tensor | None = None
+    inconsistency: Tensor | None = None
 
 
 class VelocityModel(nn.Module):
@@ -126,7 +129,7 @@ class VelocityModel(nn.Module):
         family = None
         if self.family_head is not None:
             family = self.family_head(features[-1].flatten(2).mean(dim=2)).float()
-        return Answer(velocity, scale, family)
+        return Answer(velocity, scale, family, self.net.inconsistency(features, output))
 
     def forward(self, gathers: Tensor) -> Tensor:
         """Gathers (batch, shots, time, receivers) as recorded to velocity (batch, 1, depth, width) in m/s."""

@@ -50,7 +50,7 @@ class InversionModule(lightning.LightningModule):
         super().__init__()
         self.save_hyperparameters(logger=False)
         self.model: VelocityModel = build_model(model, survey, families)
-        self.heads = {"uncertainty": 0.1, "family": 0.1} | dict(heads or {})
+        self.heads = {"uncertainty": 0.1, "family": 0.1, "inverse": 0.1} | dict(heads or {})
         self.loss = build(loss)
         self.val_scores = VelocityScores(families)
         self.test_scores = VelocityScores(families)
@@ -90,6 +90,8 @@ class InversionModule(lightning.LightningModule):
             self.log("val/family_accuracy", correct.mean(), batch_size=len(prediction), sync_dist=True)
         if answer.scale is not None:
             self.log("val/expected_mae", answer.scale.mean(), batch_size=len(prediction), sync_dist=True)
+        if answer.inconsistency is not None:
+            self.log("val/inconsistency", answer.inconsistency.mean(), batch_size=len(prediction), sync_dist=True)
         if "illumination" in batch:
             residual = pde_residual(prediction, batch["velocity"], batch["illumination"])
             self.log("val/pde_residual", residual.mean(), batch_size=len(prediction), sync_dist=True)
