@@ -45,6 +45,17 @@ class Coupling(nn.Module):
         return torch.cat([a, b - self.first(a)], dim=1)
 
 
+class Couplings(nn.Sequential):
+    """Several `Coupling` on end."""
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """What gave y, the same shape."""
+        for coupling in reversed(list(self)):
+            assert isinstance(coupling, Coupling)
+            y = coupling.inverse(y)
+        return y
+
+
 def _convolutions(channels: int) -> nn.Sequential:
     first, second = (nn.Conv2d(channels, channels, 3, padding=1, padding_mode="reflect") for _ in range(2))
     return nn.Sequential(spectral_norm(first), nn.ELU(), spectral_norm(second))
@@ -77,13 +88,14 @@ class InvertibleBody(nn.Module):
         blocks: Couplings of a level, on the way down and on the way up each.
     """
 
+    down: Any
+    up: Any
+
     def __init__(self, channels: int, levels: int, blocks: int) -> None:
         super().__init__()
         self.width = channels
         self.down, self.up = (
-            nn.ModuleList(
-                nn.ModuleList(Coupling(channels * 2**level) for _ in range(blocks)) for level in range(levels)
-            )
+            nn.ModuleList(Couplings(*(Coupling(channels * 2**level) for _ in range(blocks))) for level in range(levels))
             for _ in range(2)
         )
 
@@ -91,7 +103,7 @@ class InvertibleBody(nn.Module):
         """(batch, channels, rows, columns) to what each level keeps, the deepest all; `inverse`: through the way up."""
         kept = []
         for level in range(len(self.down)):
-            x = self._pass(self.up if inverse else self.down, level, x, inverse)
+            x = self.up[level].inverse(x) if inverse else self.down[level](x)
             if level < len(self.down) - 1:
                 side, x = x.chunk(2, dim=1)
                 kept.append(side)
@@ -104,7 +116,7 @@ class InvertibleBody(nn.Module):
         for level in reversed(range(len(kept))):
             if level < len(kept) - 1:
                 x = torch.cat([sides.pop(), unhaar(x)], dim=1)
-            x = self._pass(self.down if inverse else self.up, level, x, inverse)
+            x = self.down[level].inverse(x) if inverse else self.up[level](x)
         return x
 
     def forward(self, x: Tensor) -> Tensor:
@@ -114,13 +126,6 @@ class InvertibleBody(nn.Module):
     def inverse(self, y: Tensor) -> Tensor:
         """What gave y, the same shape."""
         return self.ascend(self.descend(y, inverse=True), inverse=True)
-
-    @staticmethod
-    def _pass(way: nn.ModuleList, level: int, x: Tensor, inverse: bool) -> Tensor:
-        blocks = list(way[level])
-        for block in reversed(blocks) if inverse else blocks:
-            x = block.inverse(x) if inverse else block(x)
-        return x
 
 
 class InvertibleUNetwork(Network):
