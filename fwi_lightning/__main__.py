@@ -16,8 +16,7 @@ def main() -> None:
         return
     if name not in COMMANDS:
         sys.exit(f"error: there is no command {name!r}: choose one of {', '.join(COMMANDS)}.")
-    sys.argv = [f"fwi_lightning {name}", *sys.argv[2:]]
-    run(name)
+    run(name, sys.argv[2:])
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import importlib
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,6 +20,7 @@ from fwi_lightning.errors import UserError
 
 COMMANDS = {
     "train": ("fwi_lightning.commands.train", "train a model, test its best checkpoint, write the report"),
+    "pretrain": ("fwi_lightning.commands.pretrain", "weights to begin with, for train.py init=..."),
     "predict": ("fwi_lightning.commands.predict", "velocity maps of recorded gathers"),
     "simulate": ("fwi_lightning.commands.simulate", "write a survey of drawn maps and their gathers"),
     "geology": ("fwi_lightning.commands.geology", "contact sheet and statistics of drawn or recorded maps"),
@@ -30,7 +32,7 @@ CONF = next(folder for folder in (PACKAGE / "conf", PACKAGE.parent / "conf") if 
 """The configuration: beside the package in a checkout, inside it in an installed wheel."""
 
 
-def run(command: str) -> None:
+def run(command: str, words: Sequence[str] | None = None) -> None:
     """Run a command with the settings of `conf/COMMAND.yaml` and of the command line.
 
     A mistake of the user's ends with one sentence and exit code 1, an interruption with code 130; anything else is a
@@ -38,13 +40,16 @@ def run(command: str) -> None:
 
     Args:
         command: A name in `COMMANDS`.
+        words: The settings. Default: the words after the script's name.
     """
+    line = sys.argv
     _register_resolvers()
     # Hydra would print its own kind of message and swallow the exception.
     os.environ["HYDRA_FULL_ERROR"] = "1"
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=command)
     def entry(config: DictConfig) -> None:
+        sys.argv = line  # Lightning starts the processes of further devices with it
         try:
             importlib.import_module(COMMANDS[command][0]).main(config)
         except UserError as error:
@@ -55,6 +60,8 @@ def run(command: str) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(141)
 
+    if words is not None:
+        sys.argv = [line[0], *words]
     try:
         entry()
     except HydraException as error:

@@ -108,7 +108,19 @@ class VelocityModel(nn.Module):
     def read(self, gathers: Tensor) -> Tensor:
         """Gathers as recorded to what the network reads, (batch, inputs, *size)."""
         self.check(gathers)
-        inputs = self.known.widen(self.transform(gathers), gathers)
+        return self.prepare(self.transform(gathers), gathers)
+
+    def prepare(self, records: Tensor, gathers: Tensor) -> Tensor:
+        """What the transform has made of gathers, or pretraining of that, to what the network reads.
+
+        Args:
+            records: (batch, shots, samples, receivers).
+            gathers: As recorded, for the velocity at the shots.
+
+        Returns:
+            (batch, inputs, *size).
+        """
+        inputs = self.known.widen(records, gathers)
         if self.projector is not None:
             inputs = self.projector(inputs)
         # Channels last: the layout in which convolutions are fastest, on CPUs and on GPUs.

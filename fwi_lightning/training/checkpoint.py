@@ -9,20 +9,28 @@ from typing import Any
 from zipfile import BadZipFile
 
 import torch
+from torch import Tensor
 
 from fwi_lightning.config import build, find_class
 from fwi_lightning.errors import UserError
 from fwi_lightning.models import VelocityModel
 
 PREFIX = "model."
-"""Where the model's weights stand in the state of `InversionModule`."""
+"""Where the model's weights stand in the state of every LightningModule here."""
+
+TRAINED = "trained"
+"""Where the checkpoint of a self-supervised run, in which a part of the model lies idle, lists the rest."""
+
+SUPERVISED = "supervised"
+"""The task of a training: gathers to velocity."""
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
+def read_checkpoint(path: str | Path, setting: str = "ckpt") -> dict[str, Any]:
     """The contents of a checkpoint of this project, without running any code that it may carry.
 
     Args:
-        path: File written by a training run, such as `runs/.../checkpoints/best.ckpt`.
+        path: File written by a training run, such as `runs/.../checkpoints/best.ckpt`, or by a pretraining.
+        setting: The setting that gave the path, for the message. Default "ckpt".
 
     Returns:
         Lightning's dict, with at least "state_dict" and "hyper_parameters".
@@ -32,18 +40,31 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path} is not a file: give ckpt= a checkpoint, such as RUN/checkpoints/best.ckpt.")
+        raise UserError(f"{path} is not a file: give {setting}= a checkpoint, such as RUN/checkpoints/best.ckpt.")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, OSError, pickle.UnpicklingError, EOFError, BadZipFile, KeyError, ValueError) as error:
         raise UserError(
-            f"{path} is not a checkpoint that can be read: give ckpt= a file that train.py wrote, such as "
+            f"{path} is not a checkpoint that can be read: give {setting}= a file that train.py wrote, such as "
             "RUN/checkpoints/best.ckpt."
         ) from error
     parameters = checkpoint.get("hyper_parameters", {}) if isinstance(checkpoint, dict) else {}
     if not {"model", "survey"} <= set(parameters) or "state_dict" not in checkpoint:
-        raise UserError(f"{path} is a checkpoint of another program: give ckpt= a file that train.py wrote.")
+        raise UserError(f"{path} is a checkpoint of another program: give {setting}= a file that train.py wrote.")
     return checkpoint
+
+
+def task_of(checkpoint: Mapping[str, Any]) -> str:
+    """What a checkpoint's run had to learn: `SUPERVISED`, or a self-supervised task of `masks.TASKS`."""
+    return str(checkpoint["hyper_parameters"].get("task", SUPERVISED))
+
+
+def weights_of(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The model's tensors in a checkpoint that were trained, by their names in the model."""
+    state = {
+        key.removeprefix(PREFIX): value for key, value in checkpoint["state_dict"].items() if key.startswith(PREFIX)
+    }
+    return {name: state[name] for name in checkpoint.get(TRAINED, state)}
 
 
 def build_model(config: Mapping[str, Any], survey: Mapping[str, Any], families: Sequence[str]) -> VelocityModel:
@@ -78,15 +99,14 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Velocity
     """
     checkpoint = read_checkpoint(path)
     parameters = checkpoint["hyper_parameters"]
+    if task_of(checkpoint) != SUPERVISED:
+        raise UserError(f"{path} is of a pretraining and makes no maps: train a model from it with init={path}.")
     config = {
         name: value for name, value in parameters["model"].items() if name != "pretrained"
     }  # the file may be gone
     model = build_model(config, parameters["survey"], parameters["families"])
-    weights = {
-        key.removeprefix(PREFIX): value for key, value in checkpoint["state_dict"].items() if key.startswith(PREFIX)
-    }
     try:
-        model.load_state_dict(weights)
+        model.load_state_dict(weights_of(checkpoint))
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise UserError(f"{path} does not fit the model that it names ({reason}): it was changed or cut.") from error

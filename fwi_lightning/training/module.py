@@ -1,27 +1,24 @@
-"""The LightningModule: a model, its loss, its optimiser, and the scores in m/s."""
+"""The LightningModule of a training: a model, its loss, and the scores in m/s."""
 
 from __future__ import annotations
 
-import inspect
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import lightning
 import torch
 from torch import Tensor
 
-from fwi_lightning.config import build, find_class
-from fwi_lightning.errors import UserError
+from fwi_lightning.config import build
 from fwi_lightning.models import VelocityModel
 from fwi_lightning.training.checkpoint import build_model
 from fwi_lightning.training.losses import CombinedLoss, guarded_terms, head_losses, pde_residual
 from fwi_lightning.training.metrics import SCORES, VelocityScores, score_samples
+from fwi_lightning.training.optimised import OptimisedModule
 
 Batch = Mapping[str, Tensor]
 
 
-class InversionModule(lightning.LightningModule):
+class InversionModule(OptimisedModule):
     """Trains one model on gathers and velocity maps. Its checkpoint alone rebuilds it.
 
     Args:
@@ -55,7 +52,6 @@ class InversionModule(lightning.LightningModule):
         self.val_scores = VelocityScores(families)
         self.test_scores = VelocityScores(families)
         self.sample_scores: list[dict[str, float]] = []
-        self._scheduled: int | None = None
 
     def forward(self, gathers: Tensor) -> Tensor:
         """Gathers (batch, shots, time, receivers) to velocity (batch, 1, depth, width) in m/s."""
@@ -123,52 +119,13 @@ class InversionModule(lightning.LightningModule):
         for family, row in scores.per_family().items():
             self.log(f"{stage}/mae/{family}", row["mae"])
 
-    def configure_optimizers(self) -> Any:
-        """The optimiser, without weight decay on biases and norms, and its schedule by the step."""
-        weights = [p for p in self.parameters() if p.requires_grad and p.ndim > 1]
-        others = [p for p in self.parameters() if p.requires_grad and p.ndim <= 1]
-        groups = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
-        optimizer = build(self.hparams["optimizer"], params=groups)
-        config = self.hparams["scheduler"]
-        if config is None:
-            return optimizer
-        known = inspect.signature(find_class(config["_target_"])).parameters
-        steps = {"total_steps": self._total_steps()} if "total_steps" in known else {}
-        if steps and self._scheduled and steps["total_steps"] > self._scheduled:
-            raise UserError(
-                f"the checkpoint's schedule ends after {self._scheduled} steps, this run has {steps['total_steps']}: "
-                "repeat trainer.max_epochs and max_steps of its run, or begin a new one."
-            )
-        scheduler = build(config, optimizer=optimizer, **steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def _total_steps(self) -> int:
-        """Optimiser steps of the whole run.
-
-        Lightning's own estimate makes the training loader before a resumed run knows its position, which is then lost.
-        """
-        trainer = self.trainer
-        batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
-        limit = trainer.limit_train_batches
-        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        per_epoch = math.ceil(batches / trainer.accumulate_grad_batches)
-        epochs = trainer.max_epochs or 0  # -1 and None: no limit
-        limits = [per_epoch * epochs] if epochs > 0 else []
-        limits += [trainer.max_steps] if trainer.max_steps > 0 else []
-        if not limits:
-            raise UserError("this schedule needs the length of the run: set trainer.max_epochs or trainer.max_steps.")
-        return min(limits)
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the state of the random numbers, so that dropout goes on where it was, and of samples left out."""
+        """Keep, besides the random numbers, the counts of samples left out."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["skipped"] = {name: int(term.skipped) for name, term in guarded_terms(self.loss).items()}
-        checkpoint["rng_state"] = torch.get_rng_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the random numbers and the counts of samples left out; note when the schedule ends."""
-        schedules = checkpoint.get("lr_schedulers") or [{}]
-        self._scheduled = schedules[0].get("total_steps")
+        """Restore them."""
+        super().on_load_checkpoint(checkpoint)
         for name, term in guarded_terms(self.loss).items():
             term.skipped = checkpoint.get("skipped", {}).get(name, 0)
-        if "rng_state" in checkpoint:
-            torch.set_rng_state(checkpoint["rng_state"].cpu())

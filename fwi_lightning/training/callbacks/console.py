@@ -40,6 +40,7 @@ class EpochLines(Callback):
             return
         metrics = trainer.callback_metrics
         names = {"train/loss": "loss {:.4f}", "val/mae": "val/mae {:.1f} m/s", "val/ssim": "val/ssim {:.4f}"}
+        names["val/reconstruction"] = "val/reconstruction {:.4f}"
         names["val/boundary_iou"] = "val/boundary_iou {:.3f}"
         scores = [text.format(float(metrics[name])) for name, text in names.items() if name in metrics]
         seconds = time.monotonic() - self._epoch_begun

@@ -1,0 +1,278 @@
+"""What `train` and `pretrain` have in common: the run folder, its data, the start of a model, the trainer."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from hydra.core.hydra_config import HydraConfig
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig, OmegaConf
+
+from fwi_lightning.commands.environment import environment
+from fwi_lightning.commands.folders import writable_folder
+from fwi_lightning.commands.recording import compare_with_survey
+from fwi_lightning.config import build, plain, with_defaults
+from fwi_lightning.data import GathersDataModule
+from fwi_lightning.errors import UserError
+from fwi_lightning.models import VelocityModel
+from fwi_lightning.survey import Survey
+from fwi_lightning.training.checkpoint import SUPERVISED, read_checkpoint, task_of
+from fwi_lightning.training.initialisation import find_weights, initialise
+from fwi_lightning.training.logger import forget_later_steps
+from fwi_lightning.training.module import InversionModule
+
+FITTING_SAMPLES = 64
+"""Training samples that the scale of the input is taken from."""
+
+ENVIRONMENT = "environment.json"
+
+
+@dataclass
+class Run:
+    """A run folder and what fills it.
+
+    Attributes:
+        config: The configuration, conf/train.yaml or one that extends it.
+        folder: The run folder.
+        resumed: Whether the run goes on from a checkpoint.
+        survey: The survey.
+        data: The data; read after `read_data`.
+        facts: What the run is made with, by name.
+    """
+
+    config: DictConfig
+    folder: Path
+    resumed: bool
+    survey: Survey
+    data: GathersDataModule
+    facts: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def model_name(self) -> str:
+        """The choice of `model=`."""
+        return str(HydraConfig.get().runtime.choices["model"])
+
+
+def begin(config: DictConfig) -> Run:
+    """Check what can be checked before any work is done.
+
+    Raises:
+        UserError: If a setting, the folder or the checkpoint to go on from does not fit.
+    """
+    _quieten()
+    _check_precision(str(config.trainer.precision), str(config.trainer.accelerator))
+    folder = writable_folder(HydraConfig.get().runtime.output_dir)
+    resumed = _check_resume(config, folder)
+    if config.init is not None:
+        find_weights(config.init, str(HydraConfig.get().runtime.choices["model"]))
+    survey = Survey(**plain(config.physics))
+    data: GathersDataModule = build(
+        config.data,
+        survey=survey.to_dict(),
+        fold=config.fold,
+        folds=config.folds,
+        seed=config.seed,
+        augment=plain(config.augment),
+    )
+    return Run(config, folder, resumed, survey, data)
+
+
+def read_data(run: Run) -> None:
+    """Make or find the data, and compare it with the survey.
+
+    Raises:
+        UserError: If the data does not fit.
+    """
+    lightning.seed_everything(run.config.seed, workers=True, verbose=False)
+    run.data.prepare_data()
+    run.data.setup("fit")
+    run.facts = environment() | {"differences from the survey": compare_with_survey(run.data.train_dataset, run.survey)}
+
+
+def make_inversion(run: Run) -> InversionModule:
+    """The module that learns the map from its label."""
+    config = run.config
+    return InversionModule(
+        model=plain(config.model),
+        survey=run.survey.to_dict(),
+        loss=plain(config.loss),
+        optimizer=plain(config.optimizer),
+        scheduler=plain(config.scheduler),
+        families=run.data.families,
+        heads=plain(config.heads),
+    )
+
+
+def start_model(run: Run, model: VelocityModel) -> None:
+    """Give a new run's model its scale and, with `init=`, its weights; then write what the run is made with.
+
+    Raises:
+        UserError: If the weights do not fit.
+    """
+    if not run.resumed:
+        model.transform.fit(_fitting_gathers(run.data))
+        if run.config.init is not None:
+            matches = initialise(model, find_weights(run.config.init, run.model_name))
+            run.facts["init"] = str(matches)
+            say(f"init: {matches}")
+    _record(run)
+
+
+@rank_zero_only
+def say(sentence: str) -> None:
+    """Print a line, once however many devices there are."""
+    print(sentence, flush=True)
+
+
+def introduce(run: Run, module: lightning.LightningModule, task: str = "") -> None:
+    """Print what is about to be trained on what."""
+    parameters = sum(p.numel() for p in module.parameters())
+    say(
+        f"{run.model_name}{task}, {parameters / 1e6:.2f} M parameters; fold {run.config.fold} of {run.config.folds}: "
+        f"{run.data.samples_per_epoch} samples train, {len(run.data.val_dataset)} validate; {run.folder}"
+    )
+
+
+def make_trainer(run: Run) -> lightning.Trainer:
+    """The trainer with its callbacks and loggers.
+
+    Raises:
+        UserError: If it does not take a setting.
+    """
+    config = run.config
+    settings = plain(config.trainer)
+    # A bar that is redrawn needs a terminal; in a file it would be thousands of lines.
+    settings["enable_progress_bar"] = settings["enable_progress_bar"] and sys.stderr.isatty()
+    callbacks = [build(entry) for entry in config.callbacks.values()]
+    loggers = [build(entry) for entry in config.logger.values()]
+    try:
+        return lightning.Trainer(callbacks=callbacks, logger=loggers, default_root_dir=run.folder, **settings)
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise UserError(f"trainer: {error}") from error
+
+
+def fit(trainer: lightning.Trainer, module: lightning.LightningModule, run: Run, command: str) -> None:
+    """Train, from the beginning or from where a checkpoint stopped; after Ctrl-C say how to go on.
+
+    Args:
+        trainer: The trainer.
+        module: What to train.
+        run: Its run.
+        command: How the user starts such a run.
+    """
+    try:
+        trainer.fit(module, datamodule=run.data, ckpt_path=run.config.ckpt)
+    except SystemExit:
+        # Lightning's answer to Ctrl-C, after callbacks have saved what they save.
+        last = run.folder / "checkpoints" / "last.ckpt"
+        if last.is_file():
+            say(f"stopped; to go on: {command} {_overrides()} ckpt={last}".replace("  ", " "))
+        raise SystemExit(130) from None
+
+
+def _check_precision(precision: str, accelerator: str) -> None:
+    """Refuse what Lightning would do otherwise than asked, or what would spoil the labels."""
+    if precision in ("16-true", "bf16-true"):
+        mixed = precision.replace("true", "mixed")
+        raise UserError(f"trainer.precision={precision} would round the true maps to 2 or 16 m/s: use {mixed}.")
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
+    if precision in ("16", "16-mixed") and on_cpu:
+        raise UserError(
+            f"trainer.precision={precision} trains in float16, which needs a GPU: use bf16-mixed or 32-true on a CPU."
+        )
+
+
+def _check_resume(config: DictConfig, folder: Path) -> bool:
+    """Whether the run goes on from a checkpoint, after comparing what must not differ."""
+    if config.ckpt is None:
+        # Of several processes the first may have made the folder by now.
+        if (folder / "checkpoints").is_dir() and "LOCAL_RANK" not in os.environ:
+            raise UserError(
+                f"{folder} already holds a run: go on with ckpt={folder}/checkpoints/last.ckpt, or choose another "
+                "hydra.run.dir."
+            )
+        return False
+    if config.init is not None:
+        raise UserError(
+            f"init={config.init} begins a run and ckpt={config.ckpt} goes on with one: leave out one of the two."
+        )
+    checkpoint = read_checkpoint(config.ckpt)
+    parameters = checkpoint["hyper_parameters"]
+    task = config.get("task", SUPERVISED)
+    if task_of(checkpoint) != task:
+        raise UserError(
+            f"{config.ckpt} is of task={task_of(checkpoint)}, this run of {task}: begin a run from its weights with "
+            f"init={config.ckpt}."
+        )
+    differing = _differences(parameters, config)
+    if differing:
+        raise UserError(
+            f"{config.ckpt} cannot go on with these settings: {'; '.join(differing)}. Repeat those of its run, which "
+            "are in its config.yaml."
+        )
+    if parameters.get("loss", plain(config.loss)) != plain(config.loss):
+        print(f"note: {config.ckpt} was trained with another loss, see its config.yaml; it goes on with {config.loss}")
+    forget_later_steps(folder / "metrics.csv", int(checkpoint["global_step"]))
+    return True
+
+
+def _differences(parameters: dict[str, Any], config: DictConfig) -> list[str]:
+    """What a checkpoint's run had otherwise, of what must not differ."""
+    differing = []
+    for name in ("model", "physics"):
+        # A checkpoint from before a setting came in has the setting's default.
+        saved = with_defaults(parameters["survey" if name == "physics" else name])
+        now = with_defaults(plain(config[name]))
+        keys = sorted(set(saved) | set(now))
+        differing += [
+            f"{name}.{key} was {saved.get(key)!r}, now {now.get(key)!r}"
+            for key in keys
+            if saved.get(key) != now.get(key)
+        ]
+    if "share" in parameters and parameters["share"] != config.share:
+        differing.append(f"share was {parameters['share']}, now {config.share}")
+    return differing
+
+
+@rank_zero_only
+def _record(run: Run) -> None:
+    """Write what the run was made with: config.yaml, environment.json, split.csv."""
+    OmegaConf.save(run.config, run.folder / "config.yaml", resolve=True)
+    path = run.folder / ENVIRONMENT
+    if run.resumed and path.is_file():
+        # Whoever goes on does not say again where the weights were from.
+        run.facts = {name: fact for name, fact in json.loads(path.read_text()).items() if name == "init"} | run.facts
+    circumstances = run.facts | {"seed": run.config.seed, "command": " ".join(sys.argv)}
+    path.write_text(json.dumps(circumstances, indent=2) + "\n")
+    run.data.write_split(run.folder / "split.csv")
+
+
+def _fitting_gathers(data: GathersDataModule) -> torch.Tensor:
+    """Gathers spread evenly over the training samples."""
+    dataset = data.train_dataset
+    step = max(1, len(dataset) // FITTING_SAMPLES)
+    return torch.stack([dataset[index]["gathers"] for index in range(0, len(dataset), step)])
+
+
+def _overrides() -> str:
+    """The settings of the command line, to be repeated."""
+    return " ".join(word for word in HydraConfig.get().overrides.task if not word.startswith(("ckpt=", "init=")))
+
+
+def _quieten() -> None:
+    """Silence what is meant for the authors of a training loop, not for its users."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    unneeded = ("does not have many workers", "number of training batches", "LeafSpec", "exists and is not empty")
+    for message in unneeded:
+        warnings.filterwarnings("ignore", f".*{message}.*")

@@ -1,0 +1,69 @@
+"""What the LightningModules share: the optimiser, its schedule, and random numbers that go on after a resume."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from typing import Any
+
+import lightning
+import torch
+
+from fwi_lightning.config import build, find_class
+from fwi_lightning.errors import UserError
+
+
+class OptimisedModule(lightning.LightningModule):
+    """A module whose hyperparameters hold the configurations "optimizer" and "scheduler".
+
+    The schedule is stepped after every batch; None keeps the rate.
+    """
+
+    _scheduled: int | None = None
+
+    def configure_optimizers(self) -> Any:
+        """The optimiser, without weight decay on biases and norms, and its schedule by the step."""
+        weights = [p for p in self.parameters() if p.requires_grad and p.ndim > 1]
+        others = [p for p in self.parameters() if p.requires_grad and p.ndim <= 1]
+        groups = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
+        optimizer = build(self.hparams["optimizer"], params=groups)
+        config = self.hparams["scheduler"]
+        if config is None:
+            return optimizer
+        known = inspect.signature(find_class(config["_target_"])).parameters
+        steps = {"total_steps": self._total_steps()} if "total_steps" in known else {}
+        if steps and self._scheduled and steps["total_steps"] > self._scheduled:
+            raise UserError(
+                f"the checkpoint's schedule ends after {self._scheduled} steps, this run has {steps['total_steps']}: "
+                "repeat trainer.max_epochs and max_steps of its run, or begin a new one."
+            )
+        scheduler = build(config, optimizer=optimizer, **steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _total_steps(self) -> int:
+        """Optimiser steps of the whole run.
+
+        Lightning's own estimate makes the training loader before a resumed run knows its position, which is then lost.
+        """
+        trainer = self.trainer
+        batches = len(trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
+        limit = trainer.limit_train_batches
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        per_epoch = math.ceil(batches / trainer.accumulate_grad_batches)
+        epochs = trainer.max_epochs or 0  # -1 and None: no limit
+        limits = [per_epoch * epochs] if epochs > 0 else []
+        limits += [trainer.max_steps] if trainer.max_steps > 0 else []
+        if not limits:
+            raise UserError("this schedule needs the length of the run: set trainer.max_epochs or trainer.max_steps.")
+        return min(limits)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the state of the random numbers, so that dropout goes on where it was."""
+        checkpoint["rng_state"] = torch.get_rng_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the random numbers; note when the schedule ends."""
+        schedules = checkpoint.get("lr_schedulers") or [{}]
+        self._scheduled = schedules[0].get("total_steps")
+        if "rng_state" in checkpoint:
+            torch.set_rng_state(checkpoint["rng_state"].cpu())
