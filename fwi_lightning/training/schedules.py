@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, CyclicLR, LRScheduler, MultiStepLR, OneCycleLR
 
@@ -55,7 +56,7 @@ class Cosine(LRScheduler):
         self.rise = round(warmup * total_steps)
         super().__init__(optimizer)
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         """The rates of the parameter groups at the present step."""
         if self.last_epoch < self.rise:
             factor = (self.last_epoch + 1) / (self.rise + 1)
@@ -96,9 +97,10 @@ class Cyclic(CyclicLR):
             raise UserError(f"scheduler.mode must be triangular or triangular2, got {mode!r}.")
         self.total_steps = total_steps
         peaks = [group["lr"] for group in optimizer.param_groups]
-        half = max(1.0, total_steps / cycles / 2)
+        half: Any = max(1.0, total_steps / cycles / 2)  # torch says int and takes any number
+        shape: Any = mode
         super().__init__(
-            optimizer, [lowest * peak for peak in peaks], peaks, half, mode=mode, cycle_momentum=cycle_momentum
+            optimizer, [lowest * peak for peak in peaks], peaks, half, mode=shape, cycle_momentum=cycle_momentum
         )
 
 
