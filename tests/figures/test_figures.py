@@ -10,6 +10,7 @@ from fwi_lightning.figures.curves import family_bars, training_curves
 from fwi_lightning.figures.gathers import gathers
 from fwi_lightning.figures.histograms import VELOCITY_EDGES, Spread, count_velocities, histograms
 from fwi_lightning.figures.inversion import gallery, inversion
+from fwi_lightning.figures.reconstructions import Guess, reconstructions
 from fwi_lightning.survey import Survey
 
 SURVEY = Survey.surface(30, depth=20, shots=3, samples=50)
@@ -68,6 +69,22 @@ def test_changes_show_each_sample_before_and_after_on_the_colours_of_before():
     assert max(figure.get_size_inches()) <= 12
     with pytest.raises(ValueError, match="at least one sample"):
         changes([], SURVEY)
+
+
+def test_reconstructions_show_what_was_left_and_what_was_put_there_on_the_colours_of_the_record():
+    hidden = RECORDS * (np.arange(30) < 10)
+    figure = reconstructions([Guess("a", RECORDS, hidden, 0.5 * hidden)] * 2, SURVEY)
+    assert titles(figure) == ["record", "with a part hidden", "filled in", "filled in - record"] + [""] * 4
+    drawn = [axis.collections[0].get_array().reshape(50, 30) for axis in figure.axes[4:]]
+    np.testing.assert_array_equal(drawn[0], RECORDS[0])
+    assert (drawn[1][:, :10] == 0).all()
+    np.testing.assert_array_equal(drawn[1][:, 10:], RECORDS[0, :, 10:])
+    np.testing.assert_allclose(drawn[2][:, :10], 0.5 * RECORDS[0, :, :10])
+    np.testing.assert_allclose(drawn[3], drawn[2] - RECORDS[0], atol=1e-6)
+    assert len({axis.collections[0].get_clim() for axis in figure.axes}) == 1
+    assert figure.axes[4].get_ylabel() == "a"
+    with pytest.raises(ValueError, match="at least one sample"):
+        reconstructions([], SURVEY)
 
 
 def test_inversion_with_truth_shows_gathers_maps_error_and_profiles():
