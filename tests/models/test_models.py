@@ -66,6 +66,23 @@ def test_predict_does_not_depend_on_batches_and_leaves_the_mode_alone():
     assert model.training
 
 
+def test_a_whole_answer_is_predicted_batch_by_batch_and_each_sample_once():
+    torch.manual_seed(0)
+    model = ResidualUNet(OPENFWI, width=4, uncertainty_head=True, family_head=True, families=["a", "b", "c"])
+    gathers = torch.randn(3, 5, 1000, 70)
+    read = []
+    model.net.stem.register_forward_pre_hook(lambda _, inputs: read.append(len(inputs[0])))
+    answer = model.predict_answer(gathers, batch_size=2)
+    assert read == [2, 1]
+    assert model.training
+    with torch.no_grad():
+        expected = model.eval().answer(gathers)
+    assert [value.shape[0] for value in answer if value is not None] == [3, 3, 3]
+    for name, value in answer._asdict().items():
+        torch.testing.assert_close(value, getattr(expected, name), rtol=1e-4, atol=1e-4)
+        assert value is None or not value.requires_grad
+
+
 def test_a_prediction_may_start_an_inversion():
     prediction = ResidualUNet(OPENFWI, width=4).predict(torch.zeros(1, *OPENFWI.gathers_shape))
     prediction.requires_grad_().sum().backward()
