@@ -121,6 +121,19 @@ def test_a_precision_that_does_not_exist(trained, seismic, tmp_path, capsys):
     assert capsys.readouterr().err == "error: precision must be 32, bf16, 16, got 8.\n"
 
 
+def test_a_processor_without_float16_says_so(trained, seismic, tmp_path, capsys, monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("\"slow_conv2d_cpu\" not implemented for 'Half'")
+
+    monkeypatch.setattr("torch.nn.Conv2d.forward", refuse)
+    words = [f"ckpt={trained.best}", f"input={seismic}", f"output={tmp_path / 'out'}", "precision=16"]
+    assert command("predict", *words) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: this device cannot compute with precision=16 (")
+    assert error.endswith("): use precision=32.\n")
+    assert not (tmp_path / "out").exists()
+
+
 def test_truth_in_a_folder_is_found_by_name(trained, survey, tmp_path):
     words = [f"ckpt={trained.best}", f"input={survey}", f"output={tmp_path}", f"truth={survey}", "misfit=false"]
     assert command("predict", *words) == 0
