@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor
 
+from fwi_lightning.models import Answer
 from fwi_lightning.physics import simulate
 from fwi_lightning.physics.fingerprint import fingerprint, source_velocity
 from fwi_lightning.survey import Survey
@@ -19,6 +22,9 @@ USUAL = (1400.0, 4600.0)
 
 OFF_AT_SHOTS = 50.0
 """m/s: median error at the shots, where clean gathers give the velocity away, above which a prediction is flagged."""
+
+LEAST_RANKED = 3
+"""Fewest samples of which a rank correlation says anything."""
 
 
 def misfit(gathers: Tensor, velocity: Tensor, survey: Survey) -> Tensor:
@@ -77,3 +83,43 @@ def inspect_prediction(
         flags += ["poor fit"] * (fit is not None and fit > POOR_FIT)
         rows.append({"misfit": fit, "flags": ";".join(flags)})
     return rows
+
+
+def judge_oneself(answer: Answer, families: Sequence[str]) -> list[dict[str, Any]]:
+    """What a model says of its own predictions: the columns of quality.csv that its heads give.
+
+    Args:
+        answer: Of a batch, on the CPU.
+        families: Names of the families, in the order of `Answer.family`.
+
+    Returns:
+        A dict for each sample: expected_mae in m/s, the mean of `Answer.scale` over the cells, with an uncertainty
+        head; family, the most probable one, and family_probability, with a family head. {} without heads.
+    """
+    columns: dict[str, list[Any]] = {}
+    if answer.scale is not None:
+        columns["expected_mae"] = answer.scale.mean(dim=(1, 2, 3)).tolist()
+    if answer.family is not None:
+        probability, number = answer.family.softmax(dim=1).max(dim=1)
+        columns["family"] = [families[index] for index in number.tolist()]
+        columns["family_probability"] = probability.tolist()
+    return [{name: values[row] for name, values in columns.items()} for row in range(len(answer.velocity))]
+
+
+def rank_correlation(quality: Sequence[Mapping[str, Any]], scores: Sequence[Mapping[str, Any]]) -> float | None:
+    """Whether the samples that a model expects to get wrong are those that it gets wrong.
+
+    Args:
+        quality: Rows of quality.csv.
+        scores: Rows of scores.csv.
+
+    Returns:
+        Spearman's rank correlation of the expected and the true MAE, -1..1. None without `expected_mae`, with fewer
+        than `LEAST_RANKED` samples that have both, or where one of the two is the same for all.
+    """
+    expected = {(row["name"], row["index"]): row["expected_mae"] for row in quality if "expected_mae" in row}
+    true = {(row["name"], row["index"]): row["mae"] for row in scores}
+    pairs = [(expected[place], error) for place, error in true.items() if place in expected]
+    if len(pairs) < LEAST_RANKED or any(len(set(values)) == 1 for values in zip(*pairs, strict=True)):
+        return None
+    return float(spearmanr(*zip(*pairs, strict=True)).statistic)

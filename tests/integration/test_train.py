@@ -146,6 +146,7 @@ def test_load_model_rebuilds_from_the_checkpoint_alone(trained):
         (["model.output=relu"], "model.output must be linear, sigmoid or tanh, got 'relu'"),
         (["model.amplitudes=db"], "model.amplitudes must be log1p, trace or raw, got 'db'"),
         (["model.projector=spectral", "model.spectral.count=99"], "model.spectral.count=99 atoms"),
+        (["model.levels=9"], "model.levels=9 with model.coarseness=2 leaves less than a cell"),
         (["physics.shot_columns=[80]"], "shot_columns must be 0 to 69"),
         (["hydra.run.dir=/proc/run"], "cannot be written"),
     ],
