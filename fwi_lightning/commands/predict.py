@@ -113,7 +113,9 @@ def _predict(
             gathers = torch.stack([sample["gathers"] for sample in batch])
             answer = model.predict_answer(gathers, config.batch_size)
             velocity = answer.velocity
-            quality = inspect_prediction(gathers, velocity, model.survey, simulated, model.known.use != "none")
+            quality = inspect_prediction(
+                gathers, velocity, model.survey, simulated, model.known.use != "none", answer.inconsistency
+            )
             heads = judge_oneself(answer, model.families)
             for row, (place, sample) in enumerate(zip(places, batch, strict=True)):
                 part, line = dataset.locate(place)

@@ -49,6 +49,7 @@ _FORMATS = {
     "misfit": "{:.4g}",
     "expected_mae": "{:.1f}",
     "family_probability": "{:.2f}",
+    "inconsistency": "{:.2f}",
 }
 
 
