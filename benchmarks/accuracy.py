@@ -40,6 +40,8 @@ BUDGET = 600.0
 BATCH = 16
 """Samples of a step, as in conf/data/synthetic.yaml."""
 DATA = ["data.samples_per_family=500", "data.samples_per_file=50", "loss=l1"]
+PLAIN = ["~callbacks.ema", "trainer.gradient_clip_val=null"]
+"""The models as they are: averaged weights and clipped gradients help some more than others."""
 PEER = "inversionnet"
 MODELS: dict[str, list[str]] = {
     "inversionnet": [],
@@ -105,8 +107,15 @@ def train(name: str, seed: int, cost: float) -> None:
     if (folder / "report.html").is_file():
         return
     # Scores at the end of the schedule: nothing is chosen by the samples that it is scored on.
-    words = [*DATA, *words_of(name), f"seed={seed}", f"trainer.max_steps={int(BUDGET / cost)}", "trainer.max_epochs=-1"]
-    words += ["+trainer.limit_val_batches=0", "~callbacks.best", f"hydra.run.dir={folder}"]
+    words = [
+        *DATA,
+        *PLAIN,
+        *words_of(name),
+        f"seed={seed}",
+        f"trainer.max_steps={int(BUDGET / cost)}",
+        "trainer.max_epochs=-1",
+    ]
+    words += ["trainer.limit_val_batches=0", "~callbacks.best", "~callbacks.early_stopping", f"hydra.run.dir={folder}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
     log = RUNS / f"{folder.name}.log"
     with log.open("w") as file:

@@ -30,6 +30,7 @@ from fwi_lightning.training.checkpoint import SUPERVISED, read_checkpoint, task_
 from fwi_lightning.training.initialisation import find_weights, initialise
 from fwi_lightning.training.logger import forget_later_steps
 from fwi_lightning.training.module import InversionModule
+from fwi_lightning.training.optimised import OptimisedModule
 
 FITTING_SAMPLES = 64
 """Training samples that the scale of the input is taken from."""
@@ -143,13 +144,14 @@ def introduce(run: Run, module: lightning.LightningModule, task: str = "") -> No
     )
 
 
-def make_trainer(run: Run) -> lightning.Trainer:
+def make_trainer(run: Run, module: OptimisedModule) -> lightning.Trainer:
     """The trainer with its callbacks and loggers.
 
     Raises:
-        UserError: If it does not take a setting.
+        UserError: If it does not take a setting, or a callback or the schedule monitors what is never logged.
     """
     config = run.config
+    _check_monitors(config, module.validation_names(run.data.needs_illumination))
     settings = plain(config.trainer)
     # A bar that is redrawn needs a terminal; in a file it would be thousands of lines.
     settings["enable_progress_bar"] = settings["enable_progress_bar"] and sys.stderr.isatty()
@@ -178,6 +180,27 @@ def fit(trainer: lightning.Trainer, module: lightning.LightningModule, run: Run,
         if last.is_file():
             say(f"stopped; to go on: {command} {_overrides()} ckpt={last}".replace("  ", " "))
         raise SystemExit(130) from None
+
+
+def _check_monitors(config: DictConfig, names: list[str]) -> None:
+    """Refuse to wait for a score that never comes.
+
+    Args:
+        config: conf/train.yaml.
+        names: What a validation logs.
+    """
+    watching = {f"callbacks.{name}": entry for name, entry in config.callbacks.items()}
+    for name, entry in (watching | {"scheduler": config.scheduler}).items():
+        monitor = entry.get("monitor")
+        if monitor is None:
+            continue
+        if monitor not in names:
+            raise UserError(f"{name}.monitor={monitor} is never logged: choose one of {', '.join(names)}.")
+        if config.trainer.get("limit_val_batches") == 0:
+            leave = f"leave it out with '~{name}'" if name != "scheduler" else "take another scheduler"
+            raise UserError(
+                f"{name}.monitor={monitor} needs a validation, and trainer.limit_val_batches=0 leaves it out: {leave}."
+            )
 
 
 def _check_precision(precision: str, accelerator: str) -> None:

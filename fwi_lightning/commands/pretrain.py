@@ -55,7 +55,7 @@ def main(config: DictConfig) -> None:
     read_data(run)
     module = make_inversion(run) if config.task == SUPERVISED else _make_pretraining(run)
     start_model(run, module.model)
-    trainer = make_trainer(run)
+    trainer = make_trainer(run, module)
     introduce(run, module, f", {config.task}")
     fit(trainer, module, run, "python -m fwi_lightning pretrain")
     if trainer.is_global_zero:

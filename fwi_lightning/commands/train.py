@@ -34,7 +34,7 @@ def main(config: DictConfig) -> None:
     read_data(run)
     module = make_inversion(run)
     start_model(run, module.model)
-    trainer = make_trainer(run)
+    trainer = make_trainer(run, module)
     introduce(run, module)
     begun = time.monotonic()
     fit(trainer, module, run, "python train.py")
