@@ -62,7 +62,7 @@ def main(config: DictConfig) -> None:
     checkpoint, source, output = Path(config.ckpt), Path(config.input), Path(config.output)
     if config.batch_size < 1:
         raise UserError(f"batch_size must be at least 1, got {config.batch_size}.")
-    model = _at_precision(load_model(checkpoint, _device(config.device)), config.precision)
+    model = _at_precision(load_model(checkpoint, choose_device(config.device)), config.precision)
     parts = find_parts(source, survey=model.survey, labels=False)
     if config.truth is not None:
         parts = with_truth(parts, config.truth, model.survey)
@@ -163,7 +163,12 @@ def _write(part: Part, maps: list[NDArray[np.float32]], folder: Path, submission
             submission.write(stem if part.samples == 1 else f"{stem}_{line}", velocity[0])
 
 
-def _device(name: str) -> str:
+def choose_device(name: str) -> str:
+    """The device of a name, "auto" for the GPU where there is one.
+
+    Raises:
+        UserError: If a GPU is asked for and none is found.
+    """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():

@@ -51,6 +51,7 @@ def main(config: DictConfig) -> None:
         raise UserError(f"task must be {', '.join(tasks[:-1])} or {tasks[-1]}, got {config.task!r}.")
     writable_folder(config.output)
     run = begin(config)
+    config = run.config
     run.data.needs_illumination = config.task == SUPERVISED and needs_illumination(build(config.loss))
     read_data(run)
     module = make_inversion(run) if config.task == SUPERVISED else _make_pretraining(run)
