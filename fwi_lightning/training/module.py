@@ -12,6 +12,7 @@ from fwi_lightning.config import build
 from fwi_lightning.models import InvertibleUNet, VelocityModel
 from fwi_lightning.training.checkpoint import build_model
 from fwi_lightning.training.losses import CombinedLoss, guarded_terms, head_losses, pde_residual
+from fwi_lightning.training.memory import Losses
 from fwi_lightning.training.metrics import SCORES, VelocityScores, score_samples
 from fwi_lightning.training.optimised import OptimisedModule
 
@@ -57,18 +58,21 @@ class InversionModule(OptimisedModule):
         """Gathers (batch, shots, time, receivers) to velocity (batch, 1, depth, width) in m/s."""
         return self.model(gathers)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of a batch."""
-        for term in guarded_terms(self.loss).values():
-            term.steps = self.trainer.fit_loop.epoch_loop.total_batch_idx
+    def losses(self, batch: Batch) -> Losses:
+        """The loss of a batch, and its parts."""
         answer = self.model.answer(batch["gathers"])
         loss = self.loss(answer.velocity, batch, self.model.survey)
-        for name, value in head_losses(answer, batch).items():
-            self.log(f"train/{name}", value.detach(), on_epoch=False)
-            loss = loss + self.heads[name] * value
-        self.log("train/loss", loss, on_step=True, on_epoch=False, prog_bar=True)
+        said = head_losses(answer, batch)
+        total = loss + sum(self.heads[name] * value for name, value in said.items())
+        parts = self.loss.parts if isinstance(self.loss, CombinedLoss) else {}
+        return total, said | {name: torch.as_tensor(value, device=self.device) for name, value in parts.items()}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of a batch, logged with its parts, and with how many samples some of them left out."""
+        for term in guarded_terms(self.loss).values():
+            term.steps = self.trainer.fit_loop.epoch_loop.total_batch_idx
+        loss = super().training_step(batch, batch_idx)
         if isinstance(self.loss, CombinedLoss):
-            self.log_dict({f"train/{name}": value for name, value in self.loss.parts.items()}, on_epoch=False)
             skipped = {
                 f"train/{name}_skipped": torch.as_tensor(count, dtype=torch.float32, device=self.device)
                 for name, count in self.loss.skipped.items()

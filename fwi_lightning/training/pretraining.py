@@ -12,6 +12,7 @@ from torch.nn import functional
 from fwi_lightning.models import VelocityModel
 from fwi_lightning.training.checkpoint import TRAINED, build_model
 from fwi_lightning.training.masks import draw_masks, make_mask
+from fwi_lightning.training.memory import Losses
 from fwi_lightning.training.optimised import OptimisedModule
 
 ROWS = 64
@@ -132,11 +133,9 @@ class PretrainingModule(OptimisedModule):
         energy = torch.maximum(energy, FLOOR * least).clamp_min(torch.finfo(torch.float32).tiny)
         return Filled(records, hidden, guess, (guess - hidden).square().flatten(1).sum(dim=1) / energy)
 
-    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+    def losses(self, batch: Mapping[str, Tensor]) -> Losses:
         """The loss of a batch; its masks are those of the epoch."""
-        loss = self.fill(batch, self.current_epoch).error.mean()
-        self.log("train/loss", loss, on_step=True, on_epoch=False, prog_bar=True)
-        return loss
+        return self.fill(batch, self.current_epoch).error.mean(), {}
 
     def validation_names(self, illuminated: bool) -> list[str]:
         """What a validation logs, and a callback or a schedule may monitor; `illuminated` is ignored."""
