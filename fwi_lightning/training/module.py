@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from fwi_lightning.config import build
 from fwi_lightning.models import InvertibleUNet, VelocityModel
@@ -130,8 +130,12 @@ class InversionModule(OptimisedModule):
             self.sample_scores.append({"index": index} | {name: scores[name][row].item() for name in SCORES})
 
     def on_test_epoch_end(self) -> None:
-        """Log the test scores."""
+        """Log the test scores, and bring the samples' own together from all devices."""
         self._log_scores("test", self.test_scores)
+        if self.trainer.world_size > 1:
+            shares: list[Any] = [None] * self.trainer.world_size
+            distributed.all_gather_object(shares, self.sample_scores)
+            self.sample_scores = [row for share in shares for row in share]
 
     def _log_scores(self, stage: str, scores: VelocityScores) -> None:
         self.log_dict({f"{stage}/{name}": value for name, value in scores.compute().items()}, prog_bar=True)
