@@ -62,7 +62,7 @@ def main(config: DictConfig) -> None:
     checkpoint, source, output = Path(config.ckpt), Path(config.input), Path(config.output)
     if config.batch_size < 1:
         raise UserError(f"batch_size must be at least 1, got {config.batch_size}.")
-    model = _at_precision(load_model(checkpoint, _device(config.device)), config.precision)
+    model = _at_precision(load_model(checkpoint, choose_device(config.device)), config.precision)
     parts = find_parts(source, survey=model.survey, labels=False)
     if config.truth is not None:
         parts = with_truth(parts, config.truth, model.survey)
@@ -113,7 +113,9 @@ def _predict(
             gathers = torch.stack([sample["gathers"] for sample in batch])
             answer = model.predict_answer(gathers, config.batch_size)
             velocity = answer.velocity
-            quality = inspect_prediction(gathers, velocity, model.survey, simulated, model.known.use != "none")
+            quality = inspect_prediction(
+                gathers, velocity, model.survey, simulated, model.known.use != "none", answer.inconsistency
+            )
             heads = judge_oneself(answer, model.families)
             for row, (place, sample) in enumerate(zip(places, batch, strict=True)):
                 part, line = dataset.locate(place)
@@ -161,7 +163,12 @@ def _write(part: Part, maps: list[NDArray[np.float32]], folder: Path, submission
             submission.write(stem if part.samples == 1 else f"{stem}_{line}", velocity[0])
 
 
-def _device(name: str) -> str:
+def choose_device(name: str) -> str:
+    """The device of a name, "auto" for the GPU where there is one.
+
+    Raises:
+        UserError: If a GPU is asked for and none is found.
+    """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():

@@ -46,9 +46,14 @@ _FORMATS = {
     "boundary_iou": "{:.3f}",
     "mean_map_mae": "{:.1f}",
     "mae_ratio": "{:.2f}",
+    "mae_spread": "{:.1f}",
+    "rmse_spread": "{:.1f}",
+    "ssim_spread": "{:.3f}",
+    "boundary_iou_spread": "{:.3f}",
     "misfit": "{:.4g}",
     "expected_mae": "{:.1f}",
     "family_probability": "{:.2f}",
+    "inconsistency": "{:.2f}",
 }
 
 

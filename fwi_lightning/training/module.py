@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fwi_lightning.config import build
-from fwi_lightning.models import VelocityModel
+from fwi_lightning.models import InvertibleUNet, VelocityModel
 from fwi_lightning.training.checkpoint import build_model
 from fwi_lightning.training.losses import CombinedLoss, guarded_terms, head_losses, pde_residual
 from fwi_lightning.training.metrics import SCORES, VelocityScores, score_samples
@@ -75,6 +75,21 @@ class InversionModule(OptimisedModule):
             }
             self.log_dict(skipped, on_epoch=False, sync_dist=True, reduce_fx="sum")
         return loss
+
+    def validation_names(self, illuminated: bool) -> list[str]:
+        """What a validation logs, and a callback or a schedule may monitor.
+
+        Args:
+            illuminated: Whether the batches have the illumination.
+        """
+        names = [f"val/{name}" for name in SCORES] + [f"val/mae/{family}" for family in self.val_scores.families]
+        said = {
+            "val/family_accuracy": self.model.families,
+            "val/expected_mae": self.model.outputs > 1,
+            "val/inconsistency": isinstance(self.model, InvertibleUNet),
+            "val/pde_residual": illuminated,
+        }
+        return names + [name for name, there in said.items() if there]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the validation scores; where the illumination is at hand, the PDE residual too."""

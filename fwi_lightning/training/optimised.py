@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from abc import ABC, abstractmethod
 from typing import Any
 
 import lightning
@@ -13,7 +14,7 @@ from fwi_lightning.config import build, find_class
 from fwi_lightning.errors import UserError
 
 
-class OptimisedModule(lightning.LightningModule):
+class OptimisedModule(lightning.LightningModule, ABC):
     """A module whose hyperparameters hold the configurations "optimizer" and "scheduler".
 
     The schedule is stepped after every optimiser step, or with `interval: epoch` after every epoch, where `monitor`
@@ -21,6 +22,14 @@ class OptimisedModule(lightning.LightningModule):
     """
 
     _scheduled: int | None = None
+
+    @abstractmethod
+    def validation_names(self, illuminated: bool) -> list[str]:
+        """What a validation logs, and a callback or a schedule may monitor.
+
+        Args:
+            illuminated: Whether the batches have the illumination.
+        """
 
     def configure_optimizers(self) -> Any:
         """The optimiser, without weight decay on biases and norms, and its schedule by the step."""

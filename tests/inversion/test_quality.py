@@ -59,7 +59,15 @@ def test_heads_give_their_columns_and_models_without_them_none():
     assert [row["family"] for row in rows] == ["curved", "flat"]
     assert [row["family_probability"] for row in rows] == pytest.approx([0.9094, 0.5761], abs=1e-4)
     assert judge_oneself(Answer(velocity, family=logits), ["a", "b", "c"])[0].keys() == {"family", "family_probability"}
+    rows = judge_oneself(Answer(velocity, inconsistency=torch.tensor([0.25, 0.75])), [])
+    assert rows == [{"inconsistency": 0.25}, {"inconsistency": 0.75}]
     assert judge_oneself(Answer(velocity), []) == [{}, {}]
+
+
+def test_a_map_that_does_not_lead_back_to_its_features_is_flagged(maps, gathers):
+    given = torch.cat([gathers[:3], torch.zeros_like(gathers[:1])])
+    rows = inspect_prediction(given, maps, SURVEY, False, inconsistency=torch.tensor([0.1, 0.49, 0.51, 0.9]))
+    assert [row["flags"] for row in rows] == ["", "", "inconsistent", "silent"]
 
 
 @pytest.mark.parametrize(

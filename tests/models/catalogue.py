@@ -20,7 +20,7 @@ NAMES = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 SMALLER = {name: ["model.width=8"] for name in NAMES}
 """Settings that make a model of the same structure small enough for the fast tests."""
 SMALLER |= {
-    "invertible_unet": ["model.width=8"],
+    "invertible_unet": ["model.width=16"],
     "inversionnet": [],
     "caformer": ["model.decoder=[16,16,8]"],
     "convnext": ["model.backbone=convnext_atto", "model.decoder=[16,16,8]"],
