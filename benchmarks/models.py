@@ -277,8 +277,7 @@ def main() -> None:
             "machine": torch.cuda.get_device_name() if device == "cuda" else f"{processor()}, {os.cpu_count()} cores",
             "setting": f"batch {BATCH} (times of costly models: {FEW}), {THREADS} threads, float32, gathers of "
             f"{OPENFWI.gathers_shape}; a multiply-add is two FLOP, convolutions and matrix products count; best of the "
-            f"rounds, "
-            f"{'seconds' if device == 'cuda' else 'processor seconds, summed over the threads'}",
+            f"rounds, {'seconds' if device == 'cuda' else 'processor seconds, summed over the threads'}",
             "load average": round(os.getloadavg()[0], 1),
             "models": {row: models[row] for row in ROWS if row in models},
             "precision": precision,
