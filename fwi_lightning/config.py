@@ -16,6 +16,7 @@ ALLOWED_PREFIXES = (
     "fwi_lightning.",
     "lightning.pytorch.",
     "torch.nn.",
+    "timm.optim.",
     "torch.optim.",
     "torchmetrics.",
 )

@@ -22,6 +22,7 @@ COMMANDS = {
     "train": ("fwi_lightning.commands.train", "train a model, test its best checkpoint, write the report"),
     "pretrain": ("fwi_lightning.commands.pretrain", "weights to begin with, for train.py init=..."),
     "predict": ("fwi_lightning.commands.predict", "velocity maps of recorded gathers"),
+    "crossval": ("fwi_lightning.commands.crossval", "predict every fold by the run that held it out, and score them"),
     "simulate": ("fwi_lightning.commands.simulate", "write a survey of drawn maps and their gathers"),
     "geology": ("fwi_lightning.commands.geology", "contact sheet and statistics of drawn or recorded maps"),
 }
@@ -121,11 +122,13 @@ def run_folder(ckpt: str | None, fresh: str) -> str:
     """The folder of a run: that of the checkpoint to go on from, else a fresh one.
 
     Args:
-        ckpt: RUN/checkpoints/NAME.ckpt, or None.
+        ckpt: RUN/checkpoints/NAME.ckpt, or RUN itself, or None.
         fresh: Folder for a new run.
     """
     if ckpt:
-        folder = Path(ckpt).parent
+        folder = Path(ckpt) if Path(ckpt).is_dir() else Path(ckpt).parent
         if folder.name == "checkpoints" and folder.is_dir():
             return str(folder.parent)
+        if folder == Path(ckpt):
+            return str(folder)
     return fresh

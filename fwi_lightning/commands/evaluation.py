@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import lightning
 import numpy as np
 import rich
 import torch
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
 
+from fwi_lightning.commands.fitting import Run
 from fwi_lightning.config import plain
 from fwi_lightning.data import GathersDataModule, GathersDataset
 from fwi_lightning.data.dataset import read_velocity
@@ -28,29 +26,19 @@ AUGMENTED = 5
 """Training samples that the report shows before and after augmentation."""
 
 
-def evaluate(
-    trainer: lightning.Trainer,
-    module: InversionModule,
-    data: GathersDataModule,
-    config: DictConfig,
-    folder: Path,
-    facts: dict[str, str],
-    seconds: float,
-) -> None:
+def evaluate(trainer: lightning.Trainer, module: InversionModule, run: Run, seconds: float) -> None:
     """Test the best checkpoint and write per_family.csv, per_sample.csv, figures/ and report.html.
 
     Args:
         trainer: The trainer after fitting.
         module: The module that it fitted.
-        data: Its data.
-        config: conf/train.yaml.
-        folder: The run folder.
-        facts: What the run was made with, by name.
+        run: The run.
         seconds: Duration of the training.
 
     Raises:
         UserError: If the folder cannot be written.
     """
+    folder, data, config = run.folder, run.data, run.config
     best = folder / "checkpoints" / "best.ckpt"
     tested = best if best.is_file() else None  # a fast_dev_run saves nothing
     trainer.test(module, datamodule=data, ckpt_path=tested, verbose=False, weights_only=True)
@@ -62,7 +50,7 @@ def evaluate(
     write_family_csv(folder / "per_family.csv", rows, baseline)
     write_csv(folder / "per_sample.csv", samples)
     report = RunReport(
-        title=f"{HydraConfig.get().runtime.choices['model']}, fold {config.fold} of {config.folds}",
+        title=f"{run.model_name}, fold {config.fold} of {config.folds}",
         summary=RunSummary(
             training_samples=data.samples_per_epoch,
             validation_samples=len(data.test_dataset),
@@ -74,7 +62,7 @@ def evaluate(
         metrics=read_metrics(folder / "metrics.csv"),
         examples=_examples(module, data.test_dataset, samples),
         config=plain(config),
-        environment=facts | {"seed": str(config.seed)},
+        environment=run.facts | {"seed": str(config.seed)},
         survey=data.survey,
         augmented=_augmented(data),
     )

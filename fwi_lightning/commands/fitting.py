@@ -30,11 +30,13 @@ from fwi_lightning.training.checkpoint import SUPERVISED, read_checkpoint, task_
 from fwi_lightning.training.initialisation import find_weights, initialise
 from fwi_lightning.training.logger import forget_later_steps
 from fwi_lightning.training.module import InversionModule
+from fwi_lightning.training.optimised import OptimisedModule
 
 FITTING_SAMPLES = 64
 """Training samples that the scale of the input is taken from."""
 
-ENVIRONMENT = "environment.json"
+ENVIRONMENT, SETTINGS, LAST = "environment.json", "config.yaml", "checkpoints/last.ckpt"
+"""Files of a run folder that a run goes on from."""
 
 
 @dataclass
@@ -43,6 +45,7 @@ class Run:
 
     Attributes:
         config: The configuration, conf/train.yaml or one that extends it.
+        model_name: The choice of `model=`.
         folder: The run folder.
         resumed: Whether the run goes on from a checkpoint.
         survey: The survey.
@@ -51,16 +54,12 @@ class Run:
     """
 
     config: DictConfig
+    model_name: str
     folder: Path
     resumed: bool
     survey: Survey
     data: GathersDataModule
     facts: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def model_name(self) -> str:
-        """The choice of `model=`."""
-        return str(HydraConfig.get().runtime.choices["model"])
 
 
 def begin(config: DictConfig) -> Run:
@@ -70,11 +69,14 @@ def begin(config: DictConfig) -> Run:
         UserError: If a setting, the folder or the checkpoint to go on from does not fit.
     """
     _quieten()
+    name = str(HydraConfig.get().runtime.choices["model"])
+    if config.ckpt is not None and Path(config.ckpt).is_dir():
+        config, name = _take_up(Path(config.ckpt))
     _check_precision(str(config.trainer.precision), str(config.trainer.accelerator))
     folder = writable_folder(HydraConfig.get().runtime.output_dir)
     resumed = _check_resume(config, folder)
     if config.init is not None:
-        find_weights(config.init, str(HydraConfig.get().runtime.choices["model"]))
+        find_weights(config.init, name)
     survey = Survey(**plain(config.physics))
     data: GathersDataModule = build(
         config.data,
@@ -84,7 +86,7 @@ def begin(config: DictConfig) -> Run:
         seed=config.seed,
         augment=plain(config.augment),
     )
-    return Run(config, folder, resumed, survey, data)
+    return Run(config, name, folder, resumed, survey, data)
 
 
 def read_data(run: Run) -> None:
@@ -143,13 +145,14 @@ def introduce(run: Run, module: lightning.LightningModule, task: str = "") -> No
     )
 
 
-def make_trainer(run: Run) -> lightning.Trainer:
+def make_trainer(run: Run, module: OptimisedModule) -> lightning.Trainer:
     """The trainer with its callbacks and loggers.
 
     Raises:
-        UserError: If it does not take a setting.
+        UserError: If it does not take a setting, or a callback or the schedule monitors what is never logged.
     """
     config = run.config
+    _check_monitors(config, module.validation_names(run.data.needs_illumination))
     settings = plain(config.trainer)
     # A bar that is redrawn needs a terminal; in a file it would be thousands of lines.
     settings["enable_progress_bar"] = settings["enable_progress_bar"] and sys.stderr.isatty()
@@ -174,10 +177,53 @@ def fit(trainer: lightning.Trainer, module: lightning.LightningModule, run: Run,
         trainer.fit(module, datamodule=run.data, ckpt_path=run.config.ckpt)
     except SystemExit:
         # Lightning's answer to Ctrl-C, after callbacks have saved what they save.
-        last = run.folder / "checkpoints" / "last.ckpt"
-        if last.is_file():
-            say(f"stopped; to go on: {command} {_overrides()} ckpt={last}".replace("  ", " "))
+        if (run.folder / LAST).is_file():
+            say(f"stopped; to go on: {command} ckpt={run.folder}")
         raise SystemExit(130) from None
+
+
+def _take_up(folder: Path) -> tuple[DictConfig, str]:
+    """The settings of a run that goes on, and the name of its model.
+
+    Args:
+        folder: The run folder. Settings of the command line change those that it holds.
+
+    Raises:
+        UserError: If it holds no run that could go on, or the command line chooses another file of a group.
+    """
+    for name in (SETTINGS, ENVIRONMENT, LAST):
+        if not (folder / name).is_file():
+            raise UserError(f"ckpt={folder} is no run that can go on: it has no {name}. Give a run folder or a file.")
+    words = [word for word in HydraConfig.get().overrides.task if not word.startswith("ckpt=")]
+    groups = [word for word in words if word.split("=")[0] in HydraConfig.get().runtime.choices or "=" not in word]
+    if groups:
+        raise UserError(f"ckpt={folder} goes on with the settings of its run: leave out {' '.join(groups)}.")
+    config = OmegaConf.load(folder / SETTINGS)
+    assert isinstance(config, DictConfig)
+    config.merge_with_dotlist([word.lstrip("+") for word in words])
+    config.ckpt, config.init = str(folder / LAST), None
+    return config, str(json.loads((folder / ENVIRONMENT).read_text())["model"])
+
+
+def _check_monitors(config: DictConfig, names: list[str]) -> None:
+    """Refuse to wait for a score that never comes.
+
+    Args:
+        config: conf/train.yaml.
+        names: What a validation logs.
+    """
+    watching = {f"callbacks.{name}": entry for name, entry in config.callbacks.items()}
+    for name, entry in (watching | {"scheduler": config.scheduler}).items():
+        monitor = entry.get("monitor")
+        if monitor is None:
+            continue
+        if monitor not in names:
+            raise UserError(f"{name}.monitor={monitor} is never logged: choose one of {', '.join(names)}.")
+        if config.trainer.get("limit_val_batches") == 0:
+            leave = f"leave it out with '~{name}'" if name != "scheduler" else "take another scheduler"
+            raise UserError(
+                f"{name}.monitor={monitor} needs a validation, and trainer.limit_val_batches=0 leaves it out: {leave}."
+            )
 
 
 def _check_precision(precision: str, accelerator: str) -> None:
@@ -197,10 +243,7 @@ def _check_resume(config: DictConfig, folder: Path) -> bool:
     if config.ckpt is None:
         # Of several processes the first may have made the folder by now.
         if (folder / "checkpoints").is_dir() and "LOCAL_RANK" not in os.environ:
-            raise UserError(
-                f"{folder} already holds a run: go on with ckpt={folder}/checkpoints/last.ckpt, or choose another "
-                "hydra.run.dir."
-            )
+            raise UserError(f"{folder} already holds a run: go on with ckpt={folder}, or choose another hydra.run.dir.")
         return False
     if config.init is not None:
         raise UserError(
@@ -247,12 +290,13 @@ def _differences(parameters: dict[str, Any], config: DictConfig) -> list[str]:
 @rank_zero_only
 def _record(run: Run) -> None:
     """Write what the run was made with: config.yaml, environment.json, split.csv."""
-    OmegaConf.save(run.config, run.folder / "config.yaml", resolve=True)
+    # Not resolved: the folder may be moved before the run goes on.
+    OmegaConf.save(run.config, run.folder / SETTINGS)
     path = run.folder / ENVIRONMENT
     if run.resumed and path.is_file():
         # Whoever goes on does not say again where the weights were from.
         run.facts = {name: fact for name, fact in json.loads(path.read_text()).items() if name == "init"} | run.facts
-    circumstances = run.facts | {"seed": run.config.seed, "command": " ".join(sys.argv)}
+    circumstances = run.facts | {"model": run.model_name, "seed": run.config.seed, "command": " ".join(sys.argv)}
     path.write_text(json.dumps(circumstances, indent=2) + "\n")
     run.data.write_split(run.folder / "split.csv")
 
@@ -262,11 +306,6 @@ def _fitting_gathers(data: GathersDataModule) -> torch.Tensor:
     dataset = data.train_dataset
     step = max(1, len(dataset) // FITTING_SAMPLES)
     return torch.stack([dataset[index]["gathers"] for index in range(0, len(dataset), step)])
-
-
-def _overrides() -> str:
-    """The settings of the command line, to be repeated."""
-    return " ".join(word for word in HydraConfig.get().overrides.task if not word.startswith(("ckpt=", "init=")))
 
 
 def _quieten() -> None:

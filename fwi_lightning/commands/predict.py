@@ -25,7 +25,7 @@ from fwi_lightning.data.progress import Progress
 from fwi_lightning.data.truth import with_truth
 from fwi_lightning.errors import UserError
 from fwi_lightning.figures.histograms import count_velocities
-from fwi_lightning.inversion.quality import inspect_prediction
+from fwi_lightning.inversion.quality import inspect_prediction, judge_oneself, rank_correlation
 from fwi_lightning.models import VelocityModel
 from fwi_lightning.report.example import Example
 from fwi_lightning.report.files import write_bytes
@@ -62,7 +62,7 @@ def main(config: DictConfig) -> None:
     checkpoint, source, output = Path(config.ckpt), Path(config.input), Path(config.output)
     if config.batch_size < 1:
         raise UserError(f"batch_size must be at least 1, got {config.batch_size}.")
-    model = _at_precision(load_model(checkpoint, _device(config.device)), config.precision)
+    model = _at_precision(load_model(checkpoint, choose_device(config.device)), config.precision)
     parts = find_parts(source, survey=model.survey, labels=False)
     if config.truth is not None:
         parts = with_truth(parts, config.truth, model.survey)
@@ -111,13 +111,16 @@ def _predict(
         for places in _batches(len(dataset), config.batch_size):
             batch = [dataset[place] for place in places]
             gathers = torch.stack([sample["gathers"] for sample in batch])
-            velocity = model.predict(gathers, config.batch_size)
-            assert isinstance(velocity, torch.Tensor)
-            quality = inspect_prediction(gathers, velocity, model.survey, simulated, model.known.use != "none")
+            answer = model.predict_answer(gathers, config.batch_size)
+            velocity = answer.velocity
+            quality = inspect_prediction(
+                gathers, velocity, model.survey, simulated, model.known.use != "none", answer.inconsistency
+            )
+            heads = judge_oneself(answer, model.families)
             for row, (place, sample) in enumerate(zip(places, batch, strict=True)):
                 part, line = dataset.locate(place)
                 name = {"name": part.name, "index": line}
-                results.quality.append(name | quality[row])
+                results.quality.append(name | quality[row] | heads[row])
                 predicted = velocity[row]
                 if "velocity" in sample:
                     scores = score_samples(predicted[None], sample["velocity"][None])
@@ -160,7 +163,12 @@ def _write(part: Part, maps: list[NDArray[np.float32]], folder: Path, submission
             submission.write(stem if part.samples == 1 else f"{stem}_{line}", velocity[0])
 
 
-def _device(name: str) -> str:
+def choose_device(name: str) -> str:
+    """The device of a name, "auto" for the GPU where there is one.
+
+    Raises:
+        UserError: If a GPU is asked for and none is found.
+    """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda") and not torch.cuda.is_available():
@@ -191,6 +199,8 @@ def _summarise(results: Results, folder: Path, page: Path, submission: bool) -> 
         print(f"{flagged} of {len(results.quality)} samples are flagged, see quality.csv")
     if results.scores:
         print(f"MAE {np.mean([row['mae'] for row in results.scores]):.1f} m/s over {len(results.scores)} true maps")
+    if (correlation := rank_correlation(results.quality, results.scores)) is not None:
+        print(f"rank correlation of expected and true MAE: {correlation:.2f}")
     names = ["velocity", "quality.csv"] + ["scores.csv"] * bool(results.scores) + ["submission.csv"] * submission
     for name in names:
         print(folder / name)

@@ -51,11 +51,12 @@ def main(config: DictConfig) -> None:
         raise UserError(f"task must be {', '.join(tasks[:-1])} or {tasks[-1]}, got {config.task!r}.")
     writable_folder(config.output)
     run = begin(config)
+    config = run.config
     run.data.needs_illumination = config.task == SUPERVISED and needs_illumination(build(config.loss))
     read_data(run)
     module = make_inversion(run) if config.task == SUPERVISED else _make_pretraining(run)
     start_model(run, module.model)
-    trainer = make_trainer(run)
+    trainer = make_trainer(run, module)
     introduce(run, module, f", {config.task}")
     fit(trainer, module, run, "python -m fwi_lightning pretrain")
     if trainer.is_global_zero:

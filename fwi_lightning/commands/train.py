@@ -24,7 +24,7 @@ def main(config: DictConfig) -> None:
         UserError: If a setting, the data, the weights to start with or the checkpoint to go on from does not fit.
     """
     run = begin(config)
-    loss = build(config.loss)
+    loss = build(run.config.loss)
     run.data.needs_illumination = needs_illumination(loss)
     if reads_record(loss) and any(isinstance(augmentation, Corruption) for augmentation in run.data.augmentations):
         print(
@@ -34,8 +34,8 @@ def main(config: DictConfig) -> None:
     read_data(run)
     module = make_inversion(run)
     start_model(run, module.model)
-    trainer = make_trainer(run)
+    trainer = make_trainer(run, module)
     introduce(run, module)
     begun = time.monotonic()
     fit(trainer, module, run, "python train.py")
-    evaluate(trainer, module, run.data, config, run.folder, run.facts, seconds=time.monotonic() - begun)
+    evaluate(trainer, module, run, seconds=time.monotonic() - begun)

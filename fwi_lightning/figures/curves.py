@@ -134,3 +134,32 @@ def family_bars(errors: Mapping[str, float], baseline: Mapping[str, float] | Non
     axis.spines[["top", "right"]].set_visible(False)
     axis.xaxis.label.set_color(INK)
     return figure
+
+
+def fold_spread(errors: Mapping[str, Sequence[float]]) -> Figure:
+    """Show the MAE of every family in every fold.
+
+    Args:
+        errors: Name of a family (and "all") -> MAE of each fold, m/s.
+
+    Returns:
+        The figure: a bar for the mean of a family, a dot for each fold.
+    """
+    figure = Figure(figsize=(12, 3.4), layout="constrained")
+    axis = figure.subplots()
+    place = np.arange(len(errors))
+    means = [float(np.mean(values)) for values in errors.values()]
+    bars = axis.bar(place, means, 0.6, color="#c4d9ec")
+    axis.bar_label(bars, fmt="%.0f", fontsize=8, color=MODEL_COLOUR, label_type="center")
+    for number, values in enumerate(errors.values()):
+        shift = np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else np.zeros(1)
+        axis.plot(number + shift, values, "o", color=MODEL_COLOUR, markersize=4)
+    axis.set_xticks(place, list(errors))
+    axis.set_ylabel("MAE (m/s)")
+    axis.set_ylim(bottom=0)
+    axis.margins(x=0.01)
+    axis.grid(axis="y", linewidth=0.3, color="#bbbbbb")
+    axis.set_axisbelow(True)
+    tidy(axis, 9)
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure

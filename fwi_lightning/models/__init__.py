@@ -3,6 +3,7 @@
 from fwi_lightning.models.base import Answer, VelocityModel
 from fwi_lightning.models.eva import Eva02
 from fwi_lightning.models.inversionnet import InversionNet
+from fwi_lightning.models.invertible import InvertibleUNet
 from fwi_lightning.models.scale import normalise_velocity
 from fwi_lightning.models.timm_unet import TimmUNet
 from fwi_lightning.models.transform import InputTransform
@@ -13,6 +14,7 @@ __all__ = [
     "Eva02",
     "InputTransform",
     "InversionNet",
+    "InvertibleUNet",
     "ResidualUNet",
     "TimmUNet",
     "UNet",

@@ -30,11 +30,14 @@ class Answer(NamedTuple):
         scale: Expected absolute error of each cell, (batch, 1, depth, width) in m/s: the scale of a Laplace
             distribution around the velocity. None without an uncertainty head.
         family: Logits (batch, families). None without a family head.
+        inconsistency: Share of the network's features that the map does not lead back to, (batch,), see
+            `Network.inconsistency`. None from a network that cannot be run backwards.
     """
 
     velocity: Tensor
     scale: Tensor | None = None
     family: Tensor | None = None
+    inconsistency: Tensor | None = None
 
 
 class VelocityModel(nn.Module):
@@ -138,7 +141,7 @@ class VelocityModel(nn.Module):
         family = None
         if self.family_head is not None:
             family = self.family_head(features[-1].flatten(2).mean(dim=2)).float()
-        return Answer(velocity, scale, family)
+        return Answer(velocity, scale, family, self.net.inconsistency(features, output))
 
     def forward(self, gathers: Tensor) -> Tensor:
         """Gathers (batch, shots, time, receivers) as recorded to velocity (batch, 1, depth, width) in m/s."""
@@ -168,6 +171,29 @@ class VelocityModel(nn.Module):
             )
 
     @torch.no_grad()
+    def predict_answer(self, gathers: Tensor, batch_size: int = 16) -> Answer:
+        """All that the model says of recorded gathers, without training it and without gradients.
+
+        Args:
+            gathers: (batch, shots, time, receivers) as recorded.
+            batch_size: Samples at a time. Default 16.
+
+        Returns:
+            The answer for the whole batch, float32 on the CPU.
+
+        Raises:
+            UserError: If the shape is not the survey's.
+        """
+        training = self.training
+        self.eval()
+        device = self.transform.scale.device
+        parts = []
+        for batch in gathers.split(batch_size):
+            answer = self.answer(batch.to(device))
+            parts.append([None if value is None else value.float().cpu() for value in answer])
+        self.train(training)
+        return Answer._make(None if values[0] is None else torch.cat(values) for values in zip(*parts, strict=True))
+
     def predict(self, gathers: Tensor | ArrayLike, batch_size: int = 16) -> Tensor | NDArray[np.float32]:
         """Velocity maps of recorded gathers.
 
@@ -183,11 +209,6 @@ class VelocityModel(nn.Module):
         """
         given = torch.as_tensor(gathers)
         self.check(given)
-        training = self.training
-        self.eval()
-        device = self.transform.scale.device
-        batches = given.reshape(-1, *self.survey.gathers_shape).split(batch_size)
-        velocity = torch.cat([self(batch.to(device)).cpu() for batch in batches])
-        self.train(training)
+        velocity = self.predict_answer(given.reshape(-1, *self.survey.gathers_shape), batch_size).velocity
         velocity = velocity.reshape(*given.shape[:-3], *velocity.shape[1:])
         return velocity if isinstance(gathers, Tensor) else velocity.numpy()

@@ -24,6 +24,18 @@ class Network(nn.Module, ABC):
     def decode(self, features: list[Tensor]) -> Tensor:
         """What `encode` gave to (batch, outputs, depth, width)."""
 
+    def inconsistency(self, features: list[Tensor], maps: Tensor) -> Tensor | None:
+        """How much of the features, as a share of their rms, the maps do not lead back to, (batch,).
+
+        Args:
+            features: What `encode` gave.
+            maps: What `decode` made of it, (batch, outputs, depth, width).
+
+        Returns:
+            0 where map and features are the same thing; None from a network that cannot be run backwards.
+        """
+        return None
+
     def forward(self, x: Tensor) -> Tensor:
         """(batch, inputs, rows, columns) to (batch, outputs, depth, width)."""
         return self.decode(self.encode(x))

@@ -40,7 +40,7 @@ class TimmUNetwork(Network):
         squeeze_excitation: Whether the decoder weighs its channels by their means (Hu et al., 2018, arXiv:1709.01507).
 
     Raises:
-        UserError: If the backbone has other stages, or as `make_backbone`.
+        UserError: If the backbone has other stages, a setting is out of range, or as `make_backbone`.
     """
 
     backbone: Any
@@ -58,6 +58,12 @@ class TimmUNetwork(Network):
         squeeze_excitation: bool,
     ) -> None:
         super().__init__()
+        if len(decoder) != STAGES - 1 or min(decoder) < 1:
+            raise UserError(
+                f"model.decoder needs {STAGES - 1} numbers of channels, such as [256,128,64], got {list(decoder)}."
+            )
+        if not 0 <= drop_path < 1:
+            raise UserError(f"model.drop_path must be at least 0 and less than 1, got {drop_path}.")
         self.backbone = make_backbone(backbone, inputs, pretrained, drop_path_rate=drop_path)
         image = tuple(-(-cells // 8) * 8 for cells in grid)
         self.pad = _stride_along_time(self.backbone, size, image)
@@ -65,8 +71,6 @@ class TimmUNetwork(Network):
         channels = self._check_stages(backbone, inputs, size, image)
         self.backbone.prune_intermediate_layers(indices=STAGES, prune_norm=True, prune_head=True)
         self.channels = channels[-1]
-        if len(decoder) != STAGES - 1:
-            raise UserError(f"model.decoder needs {STAGES - 1} numbers of channels, got {list(decoder)}.")
         widths = [channels[-1], *decoder]
         self.up = nn.ModuleList(
             nn.Sequential(ResidualBlock(below + skip, width), SEModule(width) if squeeze_excitation else nn.Identity())

@@ -93,6 +93,12 @@ class ResidualUNet(VelocityModel):
                 raise UserError(f"model.{name} must be at least {least}, got {value}.")
         if coarseness not in (1, 2):
             raise UserError(f"model.coarseness must be 1 or 2, got {coarseness}.")
+        most = (min(self.survey.grid) // coarseness).bit_length()
+        if levels > most:
+            raise UserError(
+                f"model.levels={levels} with model.coarseness={coarseness} leaves less than a cell of the grid "
+                f"{self.survey.grid}: take at most {most}."
+            )
         widths = [width * 2**level for level in range(levels)]
         self.use(ResidualUNetwork(self.inputs, self.outputs, self.size, self.survey.grid, widths, coarseness))
 
@@ -142,11 +148,13 @@ class UNet(VelocityModel):
         **options: As `VelocityModel`.
 
     Raises:
-        UserError: If the grid is too small.
+        UserError: If the grid is too small, or `width` less than 1.
     """
 
     def __init__(self, survey: Survey | Mapping[str, Any], width: int = 32, **options: Any) -> None:
         super().__init__(survey, **options)
+        if width < 1:
+            raise UserError(f"model.width must be at least 1, got {width}.")
         if min(self.survey.grid) < 16:
             raise UserError(
                 f"unet halves the map four times: the grid needs 16 cells each way, got {self.survey.grid}."

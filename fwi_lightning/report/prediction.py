@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fwi_lightning.figures.histograms import VELOCITY_EDGES, Spread, histograms
+from fwi_lightning.inversion.quality import rank_correlation
 from fwi_lightning.report.example import Example
 from fwi_lightning.report.page import Block, Headline, Section, draw, write_page
 from fwi_lightning.report.run import draw_example, environment_table
@@ -36,8 +37,8 @@ class PredictionReport:
     Attributes:
         checkpoint: Which model predicted.
         files: Number of input files.
-        quality: Rows of quality.csv, one per sample: name, index, misfit (None if not simulated), flags,
-            whatever more there is.
+        quality: Rows of quality.csv, one per sample: name, index, misfit (None if not simulated), flags; expected_mae,
+            family and family_probability of a model with such heads; whatever more there is.
         velocity_counts: Cells per bin of `figures.histograms.VELOCITY_EDGES`, summed over all samples by
             `count_velocities`.
         examples: Samples to draw, the caller's choice; the first 12 are.
@@ -93,6 +94,13 @@ def _headlines(report: PredictionReport) -> tuple[Headline, ...]:
     if len(misfits):
         remark = f"of {len(misfits):,} simulated predictions" if len(misfits) < samples else "of the predictions"
         headlines.append(Headline("median misfit", f"{np.median(misfits):.3g}", remark))
+    expected = _values(report.quality, "expected_mae")
+    if len(expected):
+        correlation = rank_correlation(report.quality, report.scores)
+        remark = "by the model itself"
+        if correlation is not None:
+            remark = f"rank correlation with the true MAE {correlation:.2f}"
+        headlines.append(Headline("expected MAE", f"{expected.mean():.1f} m/s", remark))
     errors = _values(report.scores, "mae")
     if len(errors):
         headlines.insert(0, Headline("MAE", f"{errors.mean():.1f} m/s", f"over {len(errors):,} true maps"))

@@ -35,6 +35,9 @@ FAMILY_HEADINGS = {
 }
 """Columns of per_family.csv and what they are called in tables."""
 
+HEADINGS = FAMILY_HEADINGS | {"expected_mae": "expected MAE (m/s)"}
+"""What columns are called in any table, where that is not their name."""
+
 _FORMATS = {
     "samples": "{:,.0f}",
     "mae": "{:.1f}",
@@ -43,7 +46,14 @@ _FORMATS = {
     "boundary_iou": "{:.3f}",
     "mean_map_mae": "{:.1f}",
     "mae_ratio": "{:.2f}",
+    "mae_spread": "{:.1f}",
+    "rmse_spread": "{:.1f}",
+    "ssim_spread": "{:.3f}",
+    "boundary_iou_spread": "{:.3f}",
     "misfit": "{:.4g}",
+    "expected_mae": "{:.1f}",
+    "family_probability": "{:.2f}",
+    "inconsistency": "{:.2f}",
 }
 
 
@@ -177,7 +187,7 @@ def records_table(records: Sequence[Mapping[str, Any]]) -> Table:
     keys = list(dict.fromkeys(key for record in records for key in record))
     numbers = {key for record in records for key, value in record.items() if isinstance(value, int | float)}
     return Table(
-        headings=tuple(FAMILY_HEADINGS.get(key, key.replace("_", " ")) for key in keys),
+        headings=tuple(HEADINGS.get(key, key.replace("_", " ")) for key in keys),
         rows=tuple(tuple(cell(key, record.get(key)) for key in keys) for record in records),
         align="".join("r" if key in numbers else "l" for key in keys),
     )

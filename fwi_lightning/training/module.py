@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fwi_lightning.config import build
-from fwi_lightning.models import VelocityModel
+from fwi_lightning.models import InvertibleUNet, VelocityModel
 from fwi_lightning.training.checkpoint import build_model
 from fwi_lightning.training.losses import CombinedLoss, guarded_terms, head_losses, pde_residual
 from fwi_lightning.training.metrics import SCORES, VelocityScores, score_samples
@@ -47,7 +47,7 @@ class InversionModule(OptimisedModule):
         super().__init__()
         self.save_hyperparameters(logger=False)
         self.model: VelocityModel = build_model(model, survey, families)
-        self.heads = {"uncertainty": 0.1, "family": 0.1} | dict(heads or {})
+        self.heads = {"uncertainty": 0.1, "family": 0.1, "inverse": 0.1} | dict(heads or {})
         self.loss = build(loss)
         self.val_scores = VelocityScores(families)
         self.test_scores = VelocityScores(families)
@@ -76,6 +76,21 @@ class InversionModule(OptimisedModule):
             self.log_dict(skipped, on_epoch=False, sync_dist=True, reduce_fx="sum")
         return loss
 
+    def validation_names(self, illuminated: bool) -> list[str]:
+        """What a validation logs, and a callback or a schedule may monitor.
+
+        Args:
+            illuminated: Whether the batches have the illumination.
+        """
+        names = [f"val/{name}" for name in SCORES] + [f"val/mae/{family}" for family in self.val_scores.families]
+        said = {
+            "val/family_accuracy": self.model.families,
+            "val/expected_mae": self.model.outputs > 1,
+            "val/inconsistency": isinstance(self.model, InvertibleUNet),
+            "val/pde_residual": illuminated,
+        }
+        return names + [name for name, there in said.items() if there]
+
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the validation scores; where the illumination is at hand, the PDE residual too."""
         answer = self.model.answer(batch["gathers"])
@@ -86,6 +101,8 @@ class InversionModule(OptimisedModule):
             self.log("val/family_accuracy", correct.mean(), batch_size=len(prediction), sync_dist=True)
         if answer.scale is not None:
             self.log("val/expected_mae", answer.scale.mean(), batch_size=len(prediction), sync_dist=True)
+        if answer.inconsistency is not None:
+            self.log("val/inconsistency", answer.inconsistency.mean(), batch_size=len(prediction), sync_dist=True)
         if "illumination" in batch:
             residual = pde_residual(prediction, batch["velocity"], batch["illumination"])
             self.log("val/pde_residual", residual.mean(), batch_size=len(prediction), sync_dist=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from abc import ABC, abstractmethod
 from typing import Any
 
 import lightning
@@ -13,13 +14,22 @@ from fwi_lightning.config import build, find_class
 from fwi_lightning.errors import UserError
 
 
-class OptimisedModule(lightning.LightningModule):
+class OptimisedModule(lightning.LightningModule, ABC):
     """A module whose hyperparameters hold the configurations "optimizer" and "scheduler".
 
-    The schedule is stepped after every batch; None keeps the rate.
+    The schedule is stepped after every optimiser step, or with `interval: epoch` after every epoch, where `monitor`
+    names the score that it looks at; None keeps the rate.
     """
 
     _scheduled: int | None = None
+
+    @abstractmethod
+    def validation_names(self, illuminated: bool) -> list[str]:
+        """What a validation logs, and a callback or a schedule may monitor.
+
+        Args:
+            illuminated: Whether the batches have the illumination.
+        """
 
     def configure_optimizers(self) -> Any:
         """The optimiser, without weight decay on biases and norms, and its schedule by the step."""
@@ -27,9 +37,12 @@ class OptimisedModule(lightning.LightningModule):
         others = [p for p in self.parameters() if p.requires_grad and p.ndim <= 1]
         groups = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
         optimizer = build(self.hparams["optimizer"], params=groups)
-        config = self.hparams["scheduler"]
-        if config is None:
+        if self.hparams["scheduler"] is None:
             return optimizer
+        config = dict(self.hparams["scheduler"])
+        stepping = {"interval": config.pop("interval", "step"), "monitor": config.pop("monitor", None)}
+        if stepping["interval"] not in ("step", "epoch"):
+            raise UserError(f"scheduler.interval must be step or epoch, got {stepping['interval']!r}.")
         known = inspect.signature(find_class(config["_target_"])).parameters
         steps = {"total_steps": self._total_steps()} if "total_steps" in known else {}
         if steps and self._scheduled and steps["total_steps"] > self._scheduled:
@@ -38,7 +51,7 @@ class OptimisedModule(lightning.LightningModule):
                 "repeat trainer.max_epochs and max_steps of its run, or begin a new one."
             )
         scheduler = build(config, optimizer=optimizer, **steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler} | stepping}
 
     def _total_steps(self) -> int:
         """Optimiser steps of the whole run.

@@ -137,6 +137,10 @@ class PretrainingModule(OptimisedModule):
         self.log("train/loss", loss, on_step=True, on_epoch=False, prog_bar=True)
         return loss
 
+    def validation_names(self, illuminated: bool) -> list[str]:
+        """What a validation logs, and a callback or a schedule may monitor; `illuminated` is ignored."""
+        return ["val/reconstruction"]
+
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """Log the loss, on masks that are the same in every epoch."""
         error = self.fill(batch).error

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 from fwi_lightning import load_model
-from fwi_lightning.geology import draw
+from fwi_lightning.geology import FAMILIES, draw
 from fwi_lightning.physics import simulate
 from fwi_lightning.survey import Survey
 from tests.integration.helpers import SURVEY, command
+from tests.models.catalogue import make_module, write_checkpoint
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -63,6 +65,46 @@ def test_truth_gives_scores_that_a_hand_calculation_confirms(trained, seismic, t
     assert [float(row["rmse"]) for row in rows] == pytest.approx(np.sqrt((error**2).mean(axis=(1, 2, 3))).tolist())
 
 
+@pytest.fixture(scope="module")
+def with_heads(tmp_path_factory) -> Path:
+    """A checkpoint of a model with both heads, of which one says what it is told to."""
+    words = ["model.uncertainty_head=true", "model.family_head=true"]
+    module = make_module("shallow_unet_small", *words, survey=Survey(samples=400))
+    with torch.no_grad():
+        module.model.family_head.weight.zero_()
+        module.model.family_head.bias.copy_(torch.eye(len(FAMILIES))[3] * 2)
+    return write_checkpoint(module, tmp_path_factory.mktemp("heads") / "heads.ckpt")
+
+
+def test_heads_stand_in_the_quality_and_on_the_page(with_heads, seismic, tmp_path, capsys):
+    gathers = np.concatenate([np.load(seismic), 3 * np.load(seismic), -np.load(seismic)])
+    np.save(tmp_path / "data1.npy", gathers)
+    np.save(tmp_path / "model1.npy", draw("CurveFault_B", len(gathers), seed=0))
+    words = [f"ckpt={with_heads}", f"input={tmp_path / 'data1.npy'}", f"output={tmp_path / 'out'}", "batch_size=4"]
+    assert command("predict", *words, f"truth={tmp_path / 'model1.npy'}", "misfit=false") == 0
+    rows = read(tmp_path / "out" / "quality.csv")
+    columns = ["name", "index", "misfit", "flags", "expected_mae", "family", "family_probability"]
+    assert list(rows[0]) == columns
+    with torch.no_grad():
+        answer = load_model(with_heads).answer(torch.from_numpy(gathers))
+    expected = answer.scale.mean(dim=(1, 2, 3)).tolist()
+    assert [float(row["expected_mae"]) for row in rows] == pytest.approx(expected, rel=1e-4)
+    assert {row["family"] for row in rows} == {FAMILIES[3]}
+    assert float(rows[0]["family_probability"]) == pytest.approx(np.exp(2) / (np.exp(2) + 9), rel=1e-5)
+    true = [float(row["mae"]) for row in read(tmp_path / "out" / "scores.csv")]
+    correlation = f"{spearmanr(expected, true).statistic:.2f}"
+    assert f"rank correlation of expected and true MAE: {correlation}\n" in capsys.readouterr().out
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert f"rank correlation with the true MAE {correlation}" in page
+    assert FAMILIES[3] in page
+
+
+def test_a_model_without_heads_has_no_columns_of_theirs(trained, seismic, tmp_path):
+    words = [f"ckpt={trained.best}", f"input={seismic}", f"output={tmp_path}", "misfit=false"]
+    assert command("predict", *words) == 0
+    assert list(read(tmp_path / "quality.csv")[0]) == ["name", "index", "misfit", "flags"]
+
+
 @pytest.mark.parametrize("precision", ["bf16", "16"])
 def test_half_precision_answers_nearly_the_same(trained, seismic, tmp_path, precision):
     maps = []
@@ -77,6 +119,19 @@ def test_a_precision_that_does_not_exist(trained, seismic, tmp_path, capsys):
     words = [f"ckpt={trained.best}", f"input={seismic}", f"output={tmp_path / 'out'}", "precision=8"]
     assert command("predict", *words) == 1
     assert capsys.readouterr().err == "error: precision must be 32, bf16, 16, got 8.\n"
+
+
+def test_a_processor_without_float16_says_so(trained, seismic, tmp_path, capsys, monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("\"slow_conv2d_cpu\" not implemented for 'Half'")
+
+    monkeypatch.setattr("torch.nn.Conv2d.forward", refuse)
+    words = [f"ckpt={trained.best}", f"input={seismic}", f"output={tmp_path / 'out'}", "precision=16"]
+    assert command("predict", *words) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: this device cannot compute with precision=16 (")
+    assert error.endswith("): use precision=32.\n")
+    assert not (tmp_path / "out").exists()
 
 
 def test_truth_in_a_folder_is_found_by_name(trained, survey, tmp_path):

@@ -90,10 +90,12 @@ def test_ctrl_c_and_resume_equal_an_uninterrupted_run(survey, tmp_path):
             break
     assert process.wait(timeout=60) == 130, "".join(lines)
     last = tmp_path / "stopped" / "checkpoints" / "last.ckpt"
-    assert f"ckpt={last}" in lines[-1]
+    assert lines[-1] == f"stopped; to go on: python train.py ckpt={tmp_path / 'stopped'}\n"
     stopped = torch.load(last)["global_step"]
     assert 16 <= stopped < 64
-    assert command("train", *words, f"ckpt={last}") == 0
+    moved = (tmp_path / "stopped").rename(tmp_path / "moved")
+    assert command("train", f"ckpt={moved}") == 0, "a run goes on from its folder alone, wherever that lies"
+    moved.rename(tmp_path / "stopped")
     assert command("train", *words, f"hydra.run.dir={tmp_path / 'whole'}") == 0
     resumed, whole = (torch.load(tmp_path / run / "checkpoints/last.ckpt") for run in ("stopped", "whole"))
     assert resumed["global_step"] == whole["global_step"] == 64
@@ -146,6 +148,7 @@ def test_load_model_rebuilds_from_the_checkpoint_alone(trained):
         (["model.output=relu"], "model.output must be linear, sigmoid or tanh, got 'relu'"),
         (["model.amplitudes=db"], "model.amplitudes must be log1p, trace or raw, got 'db'"),
         (["model.projector=spectral", "model.spectral.count=99"], "model.spectral.count=99 atoms"),
+        (["model.levels=9"], "model.levels=9 with model.coarseness=2 leaves less than a cell"),
         (["physics.shot_columns=[80]"], "shot_columns must be 0 to 69"),
         (["hydra.run.dir=/proc/run"], "cannot be written"),
     ],
@@ -165,6 +168,21 @@ def test_resume_with_other_settings_names_the_difference(trained, capsys):
     last = trained.folder / "checkpoints" / "last.ckpt"
     assert command("train", *trained.words, "model.width=16", f"ckpt={last}") == 1
     assert "model.width was 8, now 16" in capsys.readouterr().err
+
+
+def test_a_folder_that_goes_on_keeps_its_settings(trained, tmp_path, capsys):
+    assert command("train", "model=inversionnet", f"ckpt={trained.folder}") == 1
+    assert "goes on with the settings of its run: leave out model=inversionnet" in capsys.readouterr().err
+    assert command("train", f"ckpt={tmp_path}") == 1
+    assert "is no run that can go on: it has no config.yaml" in capsys.readouterr().err
+
+
+def test_a_monitor_that_never_comes_is_named_with_those_that_do(trained, tmp_path, capsys):
+    words = [*trained.words, f"hydra.run.dir={tmp_path / 'run'}"]
+    assert command("train", *words, "callbacks.early_stopping.monitor=val/iou") == 1
+    assert "callbacks.early_stopping.monitor=val/iou is never logged: choose one of val/mae" in capsys.readouterr().err
+    assert command("train", *words, "trainer.limit_val_batches=0") == 1
+    assert "leave it out with '~callbacks.best'" in capsys.readouterr().err
 
 
 def test_a_used_run_folder_is_not_overwritten(trained, capsys):

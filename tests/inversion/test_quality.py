@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from fwi_lightning.geology import draw
-from fwi_lightning.inversion.quality import inspect_prediction
+from fwi_lightning.inversion.quality import inspect_prediction, judge_oneself, rank_correlation
+from fwi_lightning.models import Answer
 from fwi_lightning.physics import simulate
 from fwi_lightning.survey import Survey
 
@@ -47,3 +48,40 @@ def test_shots_of_another_survey_are_flagged_by_sample(maps, gathers):
     noise = 0.3 * torch.randn(gathers.shape, generator=torch.Generator().manual_seed(0))
     mixed = torch.stack([gathers[0], other[1], gathers[2] + noise[2], other[3] + noise[3]])
     assert flags(mixed, maps) == ["", "other survey", "", "other survey"]
+
+
+def test_heads_give_their_columns_and_models_without_them_none():
+    velocity = torch.zeros(2, 1, 3, 4)
+    scale = torch.stack([torch.full((1, 3, 4), 100.0), torch.arange(12.0).reshape(1, 3, 4)])
+    logits = torch.tensor([[0.0, 3.0, 0.0], [1.0, 0.0, 0.0]]).log_softmax(dim=1)
+    rows = judge_oneself(Answer(velocity, scale, logits), ["flat", "curved", "fault"])
+    assert [row["expected_mae"] for row in rows] == [100.0, 5.5]
+    assert [row["family"] for row in rows] == ["curved", "flat"]
+    assert [row["family_probability"] for row in rows] == pytest.approx([0.9094, 0.5761], abs=1e-4)
+    assert judge_oneself(Answer(velocity, family=logits), ["a", "b", "c"])[0].keys() == {"family", "family_probability"}
+    rows = judge_oneself(Answer(velocity, inconsistency=torch.tensor([0.25, 0.75])), [])
+    assert rows == [{"inconsistency": 0.25}, {"inconsistency": 0.75}]
+    assert judge_oneself(Answer(velocity), []) == [{}, {}]
+
+
+def test_a_map_that_does_not_lead_back_to_its_features_is_flagged(maps, gathers):
+    given = torch.cat([gathers[:3], torch.zeros_like(gathers[:1])])
+    rows = inspect_prediction(given, maps, SURVEY, False, inconsistency=torch.tensor([0.1, 0.49, 0.51, 0.9]))
+    assert [row["flags"] for row in rows] == ["", "", "inconsistent", "silent"]
+
+
+@pytest.mark.parametrize(
+    ("expected", "true", "correlation"),
+    [
+        ([10, 20, 40, 30], [1, 2, 9, 3], 1.0),
+        ([3, 2, 1], [1, 2, 3], -1.0),
+        ([1, 2, 3], [1, 3, 2], 0.5),
+        ([1, 2], [1, 2], None),  # too few
+        ([5, 5, 5], [1, 2, 3], None),
+    ],
+)
+def test_rank_correlation_of_expected_and_true_errors(expected, true, correlation):
+    quality = [{"name": "a", "index": row, "expected_mae": value} for row, value in enumerate(expected)]
+    scores = [{"name": "a", "index": row, "mae": value} for row, value in enumerate(true)]
+    assert rank_correlation(quality, scores[::-1]) == (None if correlation is None else pytest.approx(correlation))
+    assert rank_correlation([{"name": "a", "index": row} for row in range(4)], scores) is None

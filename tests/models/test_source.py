@@ -2,20 +2,16 @@
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from scipy.signal import butter, sosfiltfilt
 
-from fwi_lightning.commands import CONF, _register_resolvers
-from fwi_lightning.config import build
 from fwi_lightning.errors import UserError
 from fwi_lightning.geology import draw
 from fwi_lightning.models import ResidualUNet
 from fwi_lightning.models.source import KnownVelocity
 from fwi_lightning.physics import simulate
 from fwi_lightning.survey import OPENFWI, Survey
+from tests.models.catalogue import NAMES, make
 
-_register_resolvers()
-MODELS = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 SHOTS = [0, 17, 34, 52, 69]
 
 
@@ -35,17 +31,9 @@ def filtered(gathers) -> torch.Tensor:
     return torch.from_numpy(sosfiltfilt(bands, gathers.numpy(), axis=2).copy()).float()
 
 
-def model_of(name: str, use: str):
-    """A model with the same weights whenever its shapes are the same."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("train", overrides=[f"model={name}", f"model.source_velocity={use}"])
-    torch.manual_seed(0)
-    return build(config.model, survey=OPENFWI.to_dict()).eval()
-
-
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_constraint_holds_at_the_shots_and_nowhere_else(name, maps, gathers, filtered):
-    free, bound = model_of(name, "none"), model_of(name, "constraint")
+    free, bound = (make(name, f"model.source_velocity={use}").eval() for use in ("none", "constraint"))
     before, after = free.predict(gathers), bound.predict(gathers)
     assert (after[:, 0, 1, SHOTS] - maps[:, 1, SHOTS]).abs().max() < 0.01
     assert (before[:, 0, 1, SHOTS] - maps[:, 1, SHOTS]).abs().max() > 1
@@ -54,9 +42,9 @@ def test_a_constraint_holds_at_the_shots_and_nowhere_else(name, maps, gathers, f
     assert torch.equal(bound.predict(filtered), free.predict(filtered))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_channel_is_one_more_input_and_all_are_learnt_from(name, gathers):
-    free, wider = model_of(name, "none"), model_of(name, "channel").train()
+    free, wider = (make(name, f"model.source_velocity={use}") for use in ("none", "channel"))
     read = [model.known.widen(model.transform(gathers), gathers) for model in (free, wider)]
     assert [inputs.shape[1] for inputs in read] == [5, 6]
     inputs = read[1].requires_grad_()

@@ -1,6 +1,9 @@
 """Callbacks of the trainer, each a named entry in conf/callbacks."""
 
 from fwi_lightning.training.callbacks.console import EpochLines
+from fwi_lightning.training.callbacks.ema import EMA
+from fwi_lightning.training.callbacks.gradients import GradientNorm
 from fwi_lightning.training.callbacks.interrupt import Interrupt
+from fwi_lightning.training.callbacks.throughput import Throughput
 
-__all__ = ["EpochLines", "Interrupt"]
+__all__ = ["EMA", "EpochLines", "GradientNorm", "Interrupt", "Throughput"]
