@@ -115,7 +115,7 @@ def _fail(sentence: str) -> NoReturn:
 def _register_resolvers() -> None:
     """Functions for the configuration files.
 
-    `${columns:70}` counts, `${run_folder:...}` finds a run's folder, `${half_precision:}` is what this machine trains in.
+    `${columns:70}` counts, `${run_folder:...}` finds a run's folder, `${half_precision:}` a machine's half precision.
     """
     OmegaConf.register_new_resolver("columns", lambda count: list(range(count)), replace=True)
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
