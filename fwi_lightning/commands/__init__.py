@@ -113,9 +113,13 @@ def _fail(sentence: str) -> NoReturn:
 
 
 def _register_resolvers() -> None:
-    """Functions for the configuration files: `${columns:70}` counts, `${run_folder:...}` finds a run's folder."""
+    """Functions for the configuration files.
+
+    `${columns:70}` counts, `${run_folder:...}` finds a run's folder, `${half_precision:}` a machine's half precision.
+    """
     OmegaConf.register_new_resolver("columns", lambda count: list(range(count)), replace=True)
     OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+    OmegaConf.register_new_resolver("half_precision", half_precision, replace=True)
 
 
 def run_folder(ckpt: str | None, fresh: str) -> str:
@@ -132,3 +136,10 @@ def run_folder(ckpt: str | None, fresh: str) -> str:
         if folder == Path(ckpt):
             return str(folder)
     return fresh
+
+
+def half_precision() -> str:
+    """Float16 where there is a GPU, else bfloat16: float16 needs a GPU to train."""
+    import torch  # not needed to list the commands
+
+    return "16-mixed" if torch.cuda.is_available() else "bf16-mixed"

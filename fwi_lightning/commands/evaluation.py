@@ -42,9 +42,9 @@ def evaluate(trainer: lightning.Trainer, module: InversionModule, run: Run, seco
     best = folder / "checkpoints" / "best.ckpt"
     tested = best if best.is_file() else None  # a fast_dev_run saves nothing
     trainer.test(module, datamodule=data, ckpt_path=tested, verbose=False, weights_only=True)
+    rows = _table(module.test_scores)  # sums over all devices: each has to ask
     if not trainer.is_global_zero:
         return
-    rows = _table(module.test_scores)
     baseline = _table(_mean_map_scores(data))
     samples = _per_sample(module.sample_scores, data.test_dataset)
     write_family_csv(folder / "per_family.csv", rows, baseline)

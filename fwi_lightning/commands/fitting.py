@@ -29,6 +29,7 @@ from fwi_lightning.survey import Survey
 from fwi_lightning.training.checkpoint import SUPERVISED, read_checkpoint, task_of
 from fwi_lightning.training.initialisation import find_weights, initialise
 from fwi_lightning.training.logger import forget_later_steps
+from fwi_lightning.training.memory import SplitStep
 from fwi_lightning.training.module import InversionModule
 from fwi_lightning.training.optimised import OptimisedModule
 
@@ -152,6 +153,8 @@ def make_trainer(run: Run, module: OptimisedModule) -> lightning.Trainer:
         UserError: If it does not take a setting, or a callback or the schedule monitors what is never logged.
     """
     config = run.config
+    if config.memory_failures:
+        module.memory = SplitStep(config.memory_failures)
     _check_monitors(config, module.validation_names(run.data.needs_illumination))
     settings = plain(config.trainer)
     # A bar that is redrawn needs a terminal; in a file it would be thousands of lines.

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
 from fwi_lightning.config import build
 from fwi_lightning.models import InvertibleUNet, VelocityModel
 from fwi_lightning.training.checkpoint import build_model
 from fwi_lightning.training.losses import CombinedLoss, guarded_terms, head_losses, pde_residual
+from fwi_lightning.training.memory import Losses
 from fwi_lightning.training.metrics import SCORES, VelocityScores, score_samples
 from fwi_lightning.training.optimised import OptimisedModule
 
@@ -57,18 +58,21 @@ class InversionModule(OptimisedModule):
         """Gathers (batch, shots, time, receivers) to velocity (batch, 1, depth, width) in m/s."""
         return self.model(gathers)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of a batch."""
-        for term in guarded_terms(self.loss).values():
-            term.steps = self.trainer.fit_loop.epoch_loop.total_batch_idx
+    def losses(self, batch: Batch) -> Losses:
+        """The loss of a batch, and its parts."""
         answer = self.model.answer(batch["gathers"])
         loss = self.loss(answer.velocity, batch, self.model.survey)
-        for name, value in head_losses(answer, batch).items():
-            self.log(f"train/{name}", value.detach(), on_epoch=False)
-            loss = loss + self.heads[name] * value
-        self.log("train/loss", loss, on_step=True, on_epoch=False, prog_bar=True)
+        said = head_losses(answer, batch)
+        total = loss + sum(self.heads[name] * value for name, value in said.items())
+        parts = self.loss.parts if isinstance(self.loss, CombinedLoss) else {}
+        return total, said | {name: torch.as_tensor(value, device=self.device) for name, value in parts.items()}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The loss of a batch, logged with its parts, and with how many samples some of them left out."""
+        for term in guarded_terms(self.loss).values():
+            term.steps = self.trainer.fit_loop.epoch_loop.total_batch_idx
+        loss = super().training_step(batch, batch_idx)
         if isinstance(self.loss, CombinedLoss):
-            self.log_dict({f"train/{name}": value for name, value in self.loss.parts.items()}, on_epoch=False)
             skipped = {
                 f"train/{name}_skipped": torch.as_tensor(count, dtype=torch.float32, device=self.device)
                 for name, count in self.loss.skipped.items()
@@ -126,8 +130,12 @@ class InversionModule(OptimisedModule):
             self.sample_scores.append({"index": index} | {name: scores[name][row].item() for name in SCORES})
 
     def on_test_epoch_end(self) -> None:
-        """Log the test scores."""
+        """Log the test scores, and bring the samples' own together from all devices."""
         self._log_scores("test", self.test_scores)
+        if self.trainer.world_size > 1:
+            shares: list[Any] = [None] * self.trainer.world_size
+            distributed.all_gather_object(shares, self.sample_scores)
+            self.sample_scores = [row for share in shares for row in share]
 
     def _log_scores(self, stage: str, scores: VelocityScores) -> None:
         self.log_dict({f"{stage}/{name}": value for name, value in scores.compute().items()}, prog_bar=True)

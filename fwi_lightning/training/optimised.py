@@ -5,13 +5,16 @@ from __future__ import annotations
 import inspect
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import lightning
 import torch
+from torch import Tensor
 
 from fwi_lightning.config import build, find_class
 from fwi_lightning.errors import UserError
+from fwi_lightning.training.memory import Losses, SplitStep
 
 
 class OptimisedModule(lightning.LightningModule, ABC):
@@ -19,9 +22,17 @@ class OptimisedModule(lightning.LightningModule, ABC):
 
     The schedule is stepped after every optimiser step, or with `interval: epoch` after every epoch, where `monitor`
     names the score that it looks at; None keeps the rate.
+
+    Attributes:
+        memory: What does a step in parts where memory runs out; to be set before the fit. None: Lightning's own step.
     """
 
+    memory: SplitStep | None = None
     _scheduled: int | None = None
+
+    @abstractmethod
+    def losses(self, batch: Mapping[str, Tensor]) -> Losses:
+        """The loss of a batch, a mean over its samples, and what else is logged of it, as train/NAME."""
 
     @abstractmethod
     def validation_names(self, illuminated: bool) -> list[str]:
@@ -30,6 +41,31 @@ class OptimisedModule(lightning.LightningModule, ABC):
         Args:
             illuminated: Whether the batches have the illumination.
         """
+
+    def on_train_start(self) -> None:
+        """Take over what is done in parts. Lightning calls this."""
+        if self.memory is not None:
+            self.memory.begin(self.trainer)
+
+    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+        """The loss of a batch, logged with its parts."""
+        if self.memory is None:
+            loss, values = self.losses(batch)
+        else:
+            loss, values = self.memory.run(self, batch, batch_idx, self.losses)
+        self.log("train/loss", loss.detach(), on_step=True, on_epoch=False, prog_bar=True)
+        self.log_dict({f"train/{name}": value.detach() for name, value in values.items()}, on_epoch=False)
+        return loss
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Lightning calls this after a step; one that was done in parts has its gradients."""
+        if self.memory is None or self.memory.owns_backward:
+            super().backward(loss, *args, **kwargs)
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Any) -> None:
+        """Lightning calls this between a step and its backward pass, where one done in parts keeps its gradients."""
+        if self.memory is None:
+            super().optimizer_zero_grad(epoch, batch_idx, optimizer)
 
     def configure_optimizers(self) -> Any:
         """The optimiser, without weight decay on biases and norms, and its schedule by the step."""

@@ -12,13 +12,14 @@ from torch.nn import functional
 from fwi_lightning.models import VelocityModel
 from fwi_lightning.training.checkpoint import TRAINED, build_model
 from fwi_lightning.training.masks import draw_masks, make_mask
+from fwi_lightning.training.memory import Losses
 from fwi_lightning.training.optimised import OptimisedModule
 
 ROWS = 64
 """Rows of the image that a record is put together from, at most: each holds several samples of every trace."""
 
 FLOOR = 1e-3
-"""Least energy of a hidden part that errors are compared with, as a share of the whole record's."""
+"""Least energy of a hidden part that errors are compared with, as a share of a record of unit scale."""
 
 
 class Reconstruction(nn.Module):
@@ -127,16 +128,13 @@ class PretrainingModule(OptimisedModule):
         hidden = self.mask.hidden(records, drawn)
         features = model.net.encode(model.prepare(records - hidden, gathers))
         guess = self.mask.hidden(self.decoder(features), drawn)
-        energy, least = (x.square().flatten(1).sum(dim=1) for x in (hidden, records))
-        # A silent sample has no part worth an error.
-        energy = torch.maximum(energy, FLOOR * least).clamp_min(torch.finfo(torch.float32).tiny)
-        return Filled(records, hidden, guess, (guess - hidden).square().flatten(1).sum(dim=1) / energy)
+        error, energy = (x.square().flatten(1).sum(dim=1) for x in (guess - hidden, hidden))
+        # A sample that is silent, or nearly, must not drown the others.
+        return Filled(records, hidden, guess, error / energy.clamp_min(FLOOR * records[0].numel()))
 
-    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+    def losses(self, batch: Mapping[str, Tensor]) -> Losses:
         """The loss of a batch; its masks are those of the epoch."""
-        loss = self.fill(batch, self.current_epoch).error.mean()
-        self.log("train/loss", loss, on_step=True, on_epoch=False, prog_bar=True)
-        return loss
+        return self.fill(batch, self.current_epoch).error.mean(), {}
 
     def validation_names(self, illuminated: bool) -> list[str]:
         """What a validation logs, and a callback or a schedule may monitor; `illuminated` is ignored."""

@@ -116,7 +116,7 @@ def test_hidden_parts_are_no_maps(pretrained):
 
 
 def test_two_processes_share_the_work(pretrained, survey, tmp_path):
-    words = ["trainer.accelerator=cpu", "trainer.devices=2", "+trainer.strategy=ddp", "task=masked_spectra"]
+    words = ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.strategy=ddp", "task=masked_spectra"]
     words += ["trainer.max_epochs=1", f"output={tmp_path / 'p'}", f"hydra.run.dir={tmp_path / 'run'}"]
     done = script("-m", "fwi_lightning", "pretrain", *pretrained.words, *words, folder=tmp_path)
     assert done.returncode == 0, done.stderr
