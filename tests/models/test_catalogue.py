@@ -85,7 +85,9 @@ def test_bfloat16_answers_nearly_the_same_in_float32(drawn, exact, how):
         with torch.autocast("cpu", torch.bfloat16):
             half = drawn.model.answer(record(1)).velocity.detach()
     assert half.dtype == torch.float32
-    assert 0 < (half - exact).square().mean().sqrt() < 0.15 * exact.std()
+    # What the layers lose, and the rounding of the last one's output, which stands for 3000 m/s where it is 0.
+    allowed = 0.15 * exact.std() + 2**-8 * (exact - 3000).abs().max()
+    assert 0 < (half - exact).square().mean().sqrt() < allowed
 
 
 def test_a_checkpoint_gives_back_the_very_same_maps(drawn, exact, tmp_path):
