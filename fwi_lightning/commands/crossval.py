@@ -175,7 +175,7 @@ def predict_fold(run: FoldRun, output: Path, batch_size: int, device: str) -> Fo
         _write_maps(path, run, batch_size, device)
     with np.load(path) as content:
         maps = torch.from_numpy(content["velocity"])
-    sums = VelocityScores(run.data.families)
+    sums = VelocityScores(run.data.families, alone=True)
     rows = []
     for place in range(len(dataset)):
         part, line = dataset.locate(place)

@@ -83,7 +83,7 @@ def _table(scores: VelocityScores) -> Rows:
 def _mean_map_scores(data: GathersDataModule) -> VelocityScores:
     """The scores of one who answers every sample with the mean of the training maps."""
     mean = torch.from_numpy(data.mean_velocity())[None]
-    scores = VelocityScores(data.families)
+    scores = VelocityScores(data.families, alone=True)
     maps = Maps()
     for place in range(len(data.test_dataset)):
         part, row = data.test_dataset.locate(place)

@@ -131,6 +131,7 @@ class VelocityScores(Metric):
 
     Args:
         families: Names of the families, in the order of their numbers.
+        alone: Whether the sums are of this process and not of all together. Default False.
     """
 
     full_state_update = False
@@ -142,8 +143,8 @@ class VelocityScores(Metric):
     intersection: Tensor
     union: Tensor
 
-    def __init__(self, families: Sequence[str]) -> None:
-        super().__init__()
+    def __init__(self, families: Sequence[str], alone: bool = False) -> None:
+        super().__init__(sync_on_compute=not alone)
         self.families = tuple(families)
         for name in ("samples", "mae", "square", "ssim", "intersection", "union"):
             zeros = torch.zeros(len(self.families), dtype=torch.float64)
@@ -171,7 +172,8 @@ class VelocityScores(Metric):
     def per_family(self) -> dict[str, dict[str, float]]:
         """Scores and number of samples of every family that has any, by family name."""
         table = {}
-        with self.sync_context():  # under DDP the sums of all processes, as in `compute`
+        # Under DDP the sums of all processes, as in `compute`.
+        with self.sync_context(should_sync=self.sync_on_compute):
             for number, family in enumerate(self.families):
                 sums = {name: getattr(self, name)[number] for name in self._defaults}
                 if sums["samples"] > 0:

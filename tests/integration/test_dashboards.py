@@ -62,5 +62,5 @@ def test_online_without_a_network_goes_on_offline_with_one_warning(tmp_path, mon
 
 
 def test_an_unknown_mode_is_refused(tmp_path):
-    with pytest.raises(UserError, match="logger.wandb.mode must be offline, online or disabled, got 'on'"):
+    with pytest.raises(UserError, match=r"logger.wandb.mode must be offline, online or disabled, got 'on'"):
         RunWandb(str(tmp_path), mode="on")
