@@ -70,10 +70,10 @@ def test_runs_that_do_not_belong_together(runs, trained, tmp_path, capsys):
     first, second = (str(path) for path in sorted(runs.iterdir()) if path.is_dir())
     for words, message in (
         (f"runs={tmp_path}", "holds no run folders"),
-        (f"runs=[{tmp_path}]", "is no finished run: it has no config.yaml"),
-        (f"runs=[{first}]", "no run held out fold 1 of 2: train with fold=1 too"),
-        (f"runs=[{first},{first}]", "both held out fold 0"),
-        (f"runs=[{second},{trained.folder}]", "differ in folds"),
+        (f"runs=['{tmp_path}']", "is no finished run: it has no config.yaml"),
+        (f"runs=['{first}']", "no run held out fold 1 of 2: train with fold=1 too"),
+        (f"runs=['{first}','{first}']", "both held out fold 0"),
+        (f"runs=['{second}','{trained.folder}']", "differ in folds"),
     ):
         assert command("crossval", words, f"output={tmp_path / 'out'}") == 1
         assert message in capsys.readouterr().err

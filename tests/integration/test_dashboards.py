@@ -18,12 +18,21 @@ def words(survey):
         *SMALL,
         "loss=l1",
         "trainer.max_epochs=1",
+        "trainer.log_every_n_steps=2",
         "callbacks.pictures.samples=2",
     ]
 
 
 def test_an_offline_run_lies_in_its_folder_and_goes_on_as_the_same_run(words, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
+    logged: set[str] = set()
+    send = RunWandb.log_metrics
+
+    def log(logger, metrics, step=None):
+        logged.update(metrics)
+        send(logger, metrics, step)
+
+    monkeypatch.setattr(RunWandb, "log_metrics", log)
     folder = tmp_path / "run"
     assert command("train", *words, "logger=wandb", f"hydra.run.dir={folder}") == 0
     wandb.finish()
@@ -32,15 +41,7 @@ def test_an_offline_run_lies_in_its_folder_and_goes_on_as_the_same_run(words, tm
     assert recorded.name.endswith(identity)
     pictures = list((recorded / "files" / "media" / "images").rglob("*.png"))
     assert len(pictures) == 2
-    logged = next(recorded.glob("*.wandb")).read_bytes()
-    for name in (
-        b"val/boundary_iou",
-        b"train/grad_norm",
-        b"train/samples_per_s",
-        b"val/mae/CurveFault_B",
-        b"samples/0",
-    ):
-        assert name in logged
+    assert {"val/boundary_iou", "train/grad_norm", "train/samples_per_s", "val/mae/CurveFault_B"} <= logged
     assert run_id(folder) == identity
 
 
