@@ -4,6 +4,7 @@ from fwi_lightning.training.callbacks.console import EpochLines
 from fwi_lightning.training.callbacks.ema import EMA
 from fwi_lightning.training.callbacks.gradients import GradientNorm
 from fwi_lightning.training.callbacks.interrupt import Interrupt
+from fwi_lightning.training.callbacks.pruning import Pruning
 from fwi_lightning.training.callbacks.throughput import Throughput
 
-__all__ = ["EMA", "EpochLines", "GradientNorm", "Interrupt", "Throughput"]
+__all__ = ["EMA", "EpochLines", "GradientNorm", "Interrupt", "Pruning", "Throughput"]
