@@ -177,7 +177,9 @@ def fit(trainer: lightning.Trainer, module: lightning.LightningModule, run: Run,
     except SystemExit:
         # Lightning's answer to Ctrl-C, after callbacks have saved what they save.
         last = run.folder / "checkpoints" / "last.ckpt"
-        if last.is_file():
+        if run.config.get("sweep"):
+            say("stopped; the same command goes on with the sweep.")
+        elif last.is_file():
             say(f"stopped; to go on: {command} {_overrides()} ckpt={last}".replace("  ", " "))
         raise SystemExit(130) from None
 

@@ -24,6 +24,9 @@ BEST_COLOUR = "#d62728"
 ACROSS = 3
 """Panels in a row of slices."""
 
+FEW = 6
+"""Values of a parameter that get a tick each."""
+
 
 @dataclass(frozen=True)
 class TrialPoint:
@@ -61,7 +64,7 @@ def history(trials: Sequence[TrialPoint], metric: str, minimise: bool) -> Figure
     """
     figure = Figure(figsize=(12, 3.8), layout="constrained")
     axis = figure.subplots()
-    limits = _limits(trials)
+    limits = _limits(trials, minimise)
     complete = [(trial.number, trial.score) for trial in trials if trial.state == COMPLETE and trial.score is not None]
     if complete:
         numbers, scores = np.array(complete, dtype=float).T
@@ -108,7 +111,7 @@ def slices(trials: Sequence[TrialPoint], metric: str, minimise: bool, log: Seque
     rows = max(1, math.ceil(len(names) / ACROSS))
     figure = Figure(figsize=(12, 3.1 * rows), layout="constrained")
     panels = figure.subplots(rows, ACROSS, squeeze=False).ravel()
-    limits, best = _limits(trials), best_of(trials, minimise)
+    limits, best = _limits(trials, minimise), best_of(trials, minimise)
     for panel, name in zip(panels, names, strict=False):
         across, ticks = _places(trials, name)
         _scatter(panel, trials, across, limits)
@@ -120,6 +123,8 @@ def slices(trials: Sequence[TrialPoint], metric: str, minimise: bool, log: Seque
             panel.set_xlim(-0.5, len(ticks) - 0.5)
         elif name in log:
             panel.set_xscale("log")
+        elif len(set(across)) <= FEW:
+            panel.set_xticks(sorted(set(across)))
         panel.set(xlabel=name, ylabel=metric)
         _finish(panel, limits)
     for panel in panels[len(names) :]:
@@ -136,15 +141,17 @@ def _places(trials: Sequence[TrialPoint], name: str) -> tuple[list[float], list[
     return [float(labels.index(str(value))) for value in values], labels
 
 
-def _limits(trials: Sequence[TrialPoint]) -> tuple[float, float]:
-    """Ends of the axis of scores: a trial that diverged must not flatten all the others."""
-    scores = np.array([trial.score for trial in trials if trial.score is not None], dtype=float)
+def _limits(trials: Sequence[TrialPoint], minimise: bool) -> tuple[float, float]:
+    """Ends of the axis of scores: those that diverged or were stopped early must not flatten the others."""
+    scored = [trial for trial in trials if trial.score is not None]
+    complete = [trial for trial in scored if trial.state == COMPLETE]
+    scores = np.array([trial.score for trial in complete or scored], dtype=float)
     scores = scores[np.isfinite(scores)]
     if not len(scores):
         return 0.0, 1.0
     first, third = np.percentile(scores, (25, 75))
     reach = 3 * (third - first)
-    inside = scores[(scores >= first - reach) & (scores <= third + reach)]
+    inside = scores[scores <= third + reach] if minimise else scores[scores >= first - reach]
     margin = 0.08 * (inside.max() - inside.min()) or 0.05 * abs(inside[0]) or 1.0
     return float(inside.min() - margin), float(inside.max() + margin)
 

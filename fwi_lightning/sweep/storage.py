@@ -34,6 +34,11 @@ def open_storage(url: str) -> BaseStorage:
         if kind == "journal":
             return JournalStorage(JournalFileBackend(file, lock_obj=JournalFileOpenLock(file)))
         return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": BUSY}} if kind == "sqlite" else None)
+    except ImportError as error:
+        raise UserError(
+            f"the storage {without_password(url)} needs a driver that is not installed: for PostgreSQL run "
+            "`uv sync --extra postgres`."
+        ) from error
     # SQLAlchemy and the drivers below it have an exception each.
     except Exception as error:
         reason = str(error).strip().splitlines()[0]
