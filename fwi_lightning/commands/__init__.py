@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import NoReturn
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -44,19 +46,21 @@ def run(command: str, words: Sequence[str] | None = None) -> None:
         words: The settings. Default: the words after the script's name.
     """
     line = sys.argv
-    _register_resolvers()
     # Hydra would print its own kind of message and swallow the exception.
     os.environ["HYDRA_FULL_ERROR"] = "1"
 
     @hydra.main(version_base="1.3", config_path=str(CONF), config_name=command)
-    def entry(config: DictConfig) -> None:
+    def entry(config: DictConfig) -> float | None:
         sys.argv = line  # Lightning starts the processes of further devices with it
         try:
-            importlib.import_module(COMMANDS[command][0]).main(config)
-        except UserError as error:
-            _fail(str(error))
-        except OmegaConfBaseException as error:
-            _fail(explain(error, command))
+            score: float | None = importlib.import_module(COMMANDS[command][0]).main(config)
+            return score
+        except (UserError, OmegaConfBaseException) as error:
+            # Of several runs the others are not to end with this one, which an exit would do.
+            sentence = str(error) if isinstance(error, UserError) else explain(error, command)
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise UserError(sentence) from error
+            _fail(sentence)
         except BrokenPipeError:  # the reader of `... | head` has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(141)
@@ -65,7 +69,9 @@ def run(command: str, words: Sequence[str] | None = None) -> None:
         sys.argv = [line[0], *words]
     try:
         entry()
-    except HydraException as error:
+    except UserError as error:
+        _fail(str(error))
+    except (HydraException, OmegaConfBaseException) as error:
         _fail(explain(error, command))
     except OSError as error:
         if error.filename is None:
@@ -143,3 +149,7 @@ def half_precision() -> str:
     import torch  # not needed to list the commands
 
     return "16-mixed" if torch.cuda.is_available() else "bf16-mixed"
+
+
+# Here and not in `run`: a job of a sweep in another process imports this module and needs them too.
+_register_resolvers()

@@ -180,7 +180,9 @@ def fit(trainer: lightning.Trainer, module: lightning.LightningModule, run: Run,
         trainer.fit(module, datamodule=run.data, ckpt_path=run.config.ckpt)
     except SystemExit:
         # Lightning's answer to Ctrl-C, after callbacks have saved what they save.
-        if (run.folder / LAST).is_file():
+        if run.config.get("sweep"):
+            say("stopped; the same command goes on with the sweep.")
+        elif (run.folder / LAST).is_file():
             say(f"stopped; to go on: {command} ckpt={run.folder}")
         raise SystemExit(130) from None
 

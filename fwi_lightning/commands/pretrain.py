@@ -23,6 +23,7 @@ from fwi_lightning.commands.fitting import (
     start_model,
 )
 from fwi_lightning.commands.folders import writable_folder
+from fwi_lightning.commands.score import best_score
 from fwi_lightning.config import build, plain
 from fwi_lightning.errors import UserError
 from fwi_lightning.figures.reconstructions import Guess, reconstructions
@@ -37,11 +38,14 @@ SHOWN = 3
 """Validation samples that the figure shows."""
 
 
-def main(config: DictConfig) -> None:
+def main(config: DictConfig) -> float | None:
     """Pretrain a model and write its weights.
 
     Args:
         config: conf/pretrain.yaml.
+
+    Returns:
+        The score that a sweep goes by, see `best_score`.
 
     Raises:
         UserError: If a setting, the data or the checkpoint to go on from does not fit.
@@ -61,6 +65,7 @@ def main(config: DictConfig) -> None:
     fit(trainer, module, run, "python -m fwi_lightning pretrain")
     if trainer.is_global_zero:
         _finish(run, trainer, module)
+    return best_score(config, run.folder)
 
 
 def _make_pretraining(run: Run) -> PretrainingModule:

@@ -9,16 +9,20 @@ from omegaconf import DictConfig
 
 from fwi_lightning.commands.evaluation import evaluate
 from fwi_lightning.commands.fitting import begin, fit, introduce, make_inversion, make_trainer, read_data, start_model
+from fwi_lightning.commands.score import best_score
 from fwi_lightning.config import build
 from fwi_lightning.data.augment import Corruption
 from fwi_lightning.training.losses import needs_illumination, reads_record
 
 
-def main(config: DictConfig) -> None:
+def main(config: DictConfig) -> float | None:
     """Run one training from its configuration.
 
     Args:
         config: conf/train.yaml.
+
+    Returns:
+        The score that a sweep goes by, see `best_score`.
 
     Raises:
         UserError: If a setting, the data, the weights to start with or the checkpoint to go on from does not fit.
@@ -39,3 +43,4 @@ def main(config: DictConfig) -> None:
     begun = time.monotonic()
     fit(trainer, module, run, "python train.py")
     evaluate(trainer, module, run, seconds=time.monotonic() - begun)
+    return best_score(run.config, run.folder)

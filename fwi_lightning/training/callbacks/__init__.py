@@ -5,6 +5,7 @@ from fwi_lightning.training.callbacks.ema import EMA
 from fwi_lightning.training.callbacks.gradients import GradientNorm
 from fwi_lightning.training.callbacks.interrupt import Interrupt
 from fwi_lightning.training.callbacks.pictures import Pictures
+from fwi_lightning.training.callbacks.pruning import Pruning
 from fwi_lightning.training.callbacks.throughput import Throughput
 
-__all__ = ["EMA", "EpochLines", "GradientNorm", "Interrupt", "Pictures", "Throughput"]
+__all__ = ["EMA", "EpochLines", "GradientNorm", "Interrupt", "Pictures", "Pruning", "Throughput"]
