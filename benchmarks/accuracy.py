@@ -1,11 +1,11 @@
 """The small models at equal cost: how good each is after ten minutes of one core.
 
-    uv run python benchmarks/accuracy.py                  # 3 hours on two cores: two trainings at a time
+    uv run python benchmarks/accuracy.py                  # 3 to 4 hours on two cores: two trainings at a time
     uv run python benchmarks/accuracy.py only=cost        # the cost of a step alone, a minute
     uv run python benchmarks/accuracy.py only=table       # from the runs that there are
 
 trains with train.py into runs/accuracy/ (what is there already is not trained again) and writes
-benchmarks/accuracy.json and docs/accuracy.png. The budget is steps times the cost of a step, measured once and apart,
+benchmarks/accuracy.json, of those that there are. The budget is steps times the cost of a step, measured once and apart,
 on one thread: other work on the machine during a training does not count. Validation and
 the reading of samples, the same for all, are not in it.
 """
