@@ -5,9 +5,9 @@
     uv run python benchmarks/accuracy.py only=table       # from the runs that there are
 
 trains with train.py into runs/accuracy/ (what is there already is not trained again) and writes
-benchmarks/accuracy.json, of those that there are. The budget is steps times the cost of a step, measured once and apart,
-on one thread: other work on the machine during a training does not count. Validation and
-the reading of samples, the same for all, are not in it.
+benchmarks/accuracy.json, of the runs that there are. The budget is steps times the cost of a step, measured once and
+apart, on one thread: other work on the machine during a training does not count. Validation and the reading of samples,
+the same for all, are not in it.
 """
 
 from __future__ import annotations

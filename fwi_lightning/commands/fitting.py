@@ -295,8 +295,10 @@ def _differences(parameters: dict[str, Any], config: DictConfig) -> list[str]:
 @rank_zero_only
 def _record(run: Run) -> None:
     """Write what the run was made with: config.yaml, environment.json, split.csv."""
-    # Not resolved: the folder may be moved before the run goes on.
-    OmegaConf.save(run.config, run.folder / SETTINGS)
+    settings = OmegaConf.to_yaml(run.config, resolve=True)
+    # The folder may be moved before the run goes on.
+    settings = settings.replace(HydraConfig.get().runtime.output_dir, "${hydra:runtime.output_dir}")
+    (run.folder / SETTINGS).write_text(settings)
     path = run.folder / ENVIRONMENT
     if run.resumed and path.is_file():
         # Whoever goes on does not say again where the weights were from.
