@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from fwi_lightning.errors import UserError
+from fwi_lightning.typecheck import fits, hints_of, words
 
 ALLOWED_PREFIXES = (
     "fwi_lightning.",
@@ -53,7 +54,7 @@ def build(config: Any, **extra: Any) -> Any:
     if "_target_" not in config:
         return arguments
     target = find_class(config["_target_"])
-    _check_arguments(target, arguments)
+    _check_arguments(target, arguments, extra)
     try:
         return target(**arguments)
     except UserError:
@@ -139,8 +140,34 @@ def _owners(target: type) -> Iterator[type]:
                 return
 
 
-def _check_arguments(target: type, arguments: Mapping[str, Any]) -> None:
-    """Say which argument is unknown or missing before Python does, with the names that exist."""
+def check_settings(config: Any) -> None:
+    """Find what `build` would refuse of settings, without building anything.
+
+    Args:
+        config: As for `build`, but for objects that only a configuration describes.
+
+    Raises:
+        UserError: If a target is not allowed, a setting is unknown, missing or of another type.
+    """
+    config = plain(config)
+    if not isinstance(config, Mapping):
+        return
+    for value in config.values():
+        check_settings(value)
+    if "_target_" in config:
+        described = [key for key, value in config.items() if isinstance(value, Mapping) and "_target_" in value]
+        arguments = {key: value for key, value in config.items() if key != "_target_"}
+        _check_arguments(find_class(config["_target_"]), arguments, described)
+
+
+def _check_arguments(target: type, arguments: Mapping[str, Any], objects: Iterable[str] = ()) -> None:
+    """Say which argument is unknown, missing or of another type before Python does, with what it takes.
+
+    Args:
+        target: The class.
+        arguments: Its arguments.
+        objects: Names of those whose type is not to be looked at.
+    """
     known = known_settings(target)
     for name in arguments:
         if known is not None and name not in known:
@@ -151,3 +178,9 @@ def _check_arguments(target: type, arguments: Mapping[str, Any]) -> None:
         named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
         if named and parameter.default is parameter.empty and name not in arguments:
             raise UserError(f"{target.__name__} needs the setting {name!r}: add it to the configuration.")
+    hints: dict[str, Any] = {}
+    for owner in _owners(target):
+        hints = hints_of(owner.__init__) | hints  # type: ignore[misc]
+    for name, value in arguments.items():
+        if name in hints and name not in objects and not fits(value, hints[name]):
+            raise UserError(f"{name} of {target.__name__} must be {words(hints[name])}, got {value!r}.")

@@ -67,6 +67,9 @@ def run(command: str, words: Sequence[str] | None = None) -> None:
 
     if words is not None:
         sys.argv = [line[0], *words]
+    for word in sys.argv[1:]:
+        if word.lstrip("+~").startswith("="):
+            _fail(f"{word!r} has no key: settings are written key=value.")
     try:
         entry()
     except UserError as error:

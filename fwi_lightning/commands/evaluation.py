@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -16,11 +17,14 @@ from fwi_lightning.data import GathersDataModule, GathersDataset
 from fwi_lightning.data.dataset import read_velocity
 from fwi_lightning.data.npy import Maps
 from fwi_lightning.figures.changes import Change
+from fwi_lightning.models import VelocityModel
 from fwi_lightning.report.example import Example
 from fwi_lightning.report.run import RunReport, RunSummary, write_run_report
 from fwi_lightning.report.tables import OVERALL, Rows, family_table, read_metrics, write_csv, write_family_csv
+from fwi_lightning.training.checkpoint import load_model
 from fwi_lightning.training.metrics import VelocityScores
 from fwi_lightning.training.module import InversionModule
+from fwi_lightning.training.sharding import Sharded
 
 AUGMENTED = 5
 """Training samples that the report shows before and after augmentation."""
@@ -49,6 +53,7 @@ def evaluate(trainer: lightning.Trainer, module: InversionModule, run: Run, seco
     samples = _per_sample(module.sample_scores, data.test_dataset)
     write_family_csv(folder / "per_family.csv", rows, baseline)
     write_csv(folder / "per_sample.csv", samples)
+    model = _whole_model(trainer, module, tested)
     report = RunReport(
         title=f"{run.model_name}, fold {config.fold} of {config.folds}",
         summary=RunSummary(
@@ -60,7 +65,7 @@ def evaluate(trainer: lightning.Trainer, module: InversionModule, run: Run, seco
         rows=rows,
         baseline_rows=baseline,
         metrics=read_metrics(folder / "metrics.csv"),
-        examples=_examples(module, data.test_dataset, samples),
+        examples=_examples(model, data.test_dataset, samples) if model is not None else [],
         config=plain(config),
         environment=run.facts | {"seed": str(config.seed)},
         survey=data.survey,
@@ -119,7 +124,14 @@ def _per_sample(scores: Iterable[dict[str, float]], dataset: GathersDataset) -> 
     return rows
 
 
-def _examples(module: InversionModule, dataset: GathersDataset, rows: list[dict[str, Any]]) -> list[Example]:
+def _whole_model(trainer: lightning.Trainer, module: InversionModule, tested: Path | None) -> VelocityModel | None:
+    """The model that was tested, for one process to ask alone; None if it is sharded and was never saved."""
+    if not isinstance(trainer.strategy, Sharded):
+        return module.model
+    return load_model(tested) if tested is not None else None
+
+
+def _examples(model: VelocityModel, dataset: GathersDataset, rows: list[dict[str, Any]]) -> list[Example]:
     """Of every family its median sample, then the best and the worst of all: what the report draws."""
     by_error = sorted(range(len(rows)), key=lambda place: rows[place]["mae"])
     members: dict[str, list[int]] = {}
@@ -134,7 +146,7 @@ def _examples(module: InversionModule, dataset: GathersDataset, rows: list[dict[
                 name=f"{rows[place]['name']} #{rows[place]['index']}",
                 family=rows[place]["family"],
                 gathers=sample["gathers"].numpy(),
-                prediction=np.asarray(module.model.predict(sample["gathers"])),
+                prediction=np.asarray(model.predict(sample["gathers"])),
                 truth=sample["velocity"].numpy(),
             )
         )

@@ -18,6 +18,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 
+from fwi_lightning.commands.checks import check
 from fwi_lightning.commands.environment import environment
 from fwi_lightning.commands.folders import writable_folder
 from fwi_lightning.commands.recording import compare_with_survey
@@ -32,6 +33,7 @@ from fwi_lightning.training.logger import forget_later_steps
 from fwi_lightning.training.memory import SplitStep
 from fwi_lightning.training.module import InversionModule
 from fwi_lightning.training.optimised import OptimisedModule
+from fwi_lightning.training.sharding import Sharded
 
 FITTING_SAMPLES = 64
 """Training samples that the scale of the input is taken from."""
@@ -73,7 +75,7 @@ def begin(config: DictConfig) -> Run:
     name = str(HydraConfig.get().runtime.choices["model"])
     if config.ckpt is not None and Path(config.ckpt).is_dir():
         config, name = _take_up(Path(config.ckpt))
-    _check_precision(str(config.trainer.precision), str(config.trainer.accelerator))
+    check(config)
     folder = writable_folder(HydraConfig.get().runtime.output_dir)
     resumed = _check_resume(config, folder)
     if config.init is not None:
@@ -153,10 +155,11 @@ def make_trainer(run: Run, module: OptimisedModule) -> lightning.Trainer:
         UserError: If it does not take a setting, or a callback or the schedule monitors what is never logged.
     """
     config = run.config
-    if config.memory_failures:
+    settings = build(config.trainer)
+    # A device that starts a sharded step again would leave the others waiting for its share of the weights.
+    if config.memory_failures and not isinstance(settings["strategy"], Sharded):
         module.memory = SplitStep(config.memory_failures)
     _check_monitors(config, module.validation_names(run.data.needs_illumination))
-    settings = plain(config.trainer)
     # A bar that is redrawn needs a terminal; in a file it would be thousands of lines.
     settings["enable_progress_bar"] = settings["enable_progress_bar"] and sys.stderr.isatty()
     callbacks = [build(entry) for entry in config.callbacks.values()]
@@ -229,18 +232,6 @@ def _check_monitors(config: DictConfig, names: list[str]) -> None:
             raise UserError(
                 f"{name}.monitor={monitor} needs a validation, and trainer.limit_val_batches=0 leaves it out: {leave}."
             )
-
-
-def _check_precision(precision: str, accelerator: str) -> None:
-    """Refuse what Lightning would do otherwise than asked, or what would spoil the labels."""
-    if precision in ("16-true", "bf16-true"):
-        mixed = precision.replace("true", "mixed")
-        raise UserError(f"trainer.precision={precision} would round the true maps to 2 or 16 m/s: use {mixed}.")
-    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.accelerator.is_available())
-    if precision in ("16", "16-mixed") and on_cpu:
-        raise UserError(
-            f"trainer.precision={precision} trains in float16, which needs a GPU: use bf16-mixed or 32-true on a CPU."
-        )
 
 
 def _check_resume(config: DictConfig, folder: Path) -> bool:
@@ -319,6 +310,8 @@ def _quieten() -> None:
     """Silence what is meant for the authors of a training loop, not for its users."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    unneeded = ("does not have many workers", "number of training batches", "LeafSpec", "exists and is not empty")
+    unneeded = ["does not have many workers", "number of training batches", "LeafSpec", "exists and is not empty"]
+    # Sharded weights are refused by EMA itself; scores are sums over all devices already.
+    unneeded += ["overrides the configure_model callback", "recommended to use `self.log"]
     for message in unneeded:
         warnings.filterwarnings("ignore", f".*{message}.*")

@@ -64,6 +64,7 @@ class GathersDataModule(lightning.LightningDataModule):
             velocity file, where that can be written, else cache/illumination.
         augment: Name to configuration of what changes training samples, in this order; each builds a
             `fwi_lightning.data.augment.Augmentation`. Default: nothing.
+        training_samples: How many of the training samples to use, evenly spread over them; None for all. Default None.
         simulate_on: Where gathers of changed maps are simulated: "workers" (the processes that read; the main one if
             num_workers is 0) or "device" (the training device, the whole batch at once; for a GPU). Default "workers".
 
@@ -91,6 +92,7 @@ class GathersDataModule(lightning.LightningDataModule):
         drop_last: bool = False,
         illumination: str | None = None,
         augment: Mapping[str, Any] | None = None,
+        training_samples: int | None = None,
         simulate_on: str = "workers",
     ) -> None:
         super().__init__()
@@ -106,10 +108,15 @@ class GathersDataModule(lightning.LightningDataModule):
         self.num_workers = num_workers
         self.drop_last = drop_last
         self.illumination = illumination
+        self.training_samples = training_samples
         for name, least in (("batch_size", 1), ("eval_batch_size", 1), ("num_workers", 0), ("seed", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 raise UserError(f"{name} must be a whole number of at least {least}, got {value!r}.")
+        if training_samples is not None and (not isinstance(training_samples, int) or training_samples < 1):
+            raise UserError(
+                f"training_samples must be a whole number of at least 1, or null for all, got {training_samples!r}."
+            )
         check_fold(fold, folds)
         if simulate_on not in ("workers", "device"):
             raise UserError(f"simulate_on must be workers or device, got {simulate_on!r}.")
@@ -150,6 +157,8 @@ class GathersDataModule(lightning.LightningDataModule):
         self.families = known + sorted(found.difference(known))
         self.blocks = assign_folds(parts, self.folds, self.seed)
         kept, held = rows_of_fold(parts, self.blocks, self.fold)
+        if self.training_samples is not None and self.training_samples < len(kept):
+            kept = kept[np.linspace(0, len(kept) - 1, self.training_samples).astype(int)]
         lit = (
             [illumination_file(part, self.survey, self.illumination) for part in parts]
             if self.needs_illumination
@@ -260,19 +269,14 @@ class GathersDataModule(lightning.LightningDataModule):
     @property
     def family_counts(self) -> dict[str, int]:
         """Number of training samples of each family."""
-        counts = dict.fromkeys(self.families, 0)
-        for block in self.blocks:
-            if block.fold != self.fold:
-                counts[self.parts[block.part].family] += block.stop - block.start
-        return counts
+        counts = np.bincount(self.train_dataset.family_numbers, minlength=len(self.families))
+        return dict(zip(self.families, counts.tolist(), strict=True))
 
     def training_velocities(self) -> Iterator[NDArray[np.float32]]:
         """The training labels one after the other, file by file, each (1, depth, width) float32 in m/s."""
         maps = Maps()
-        for block in self.blocks:
-            if block.fold != self.fold:
-                for row in range(block.start, block.stop):
-                    yield read_velocity(self.parts[block.part], row, maps)
+        for index in range(len(self.train_dataset)):
+            yield read_velocity(*self.train_dataset.locate(index), maps)
 
     def mean_velocity(self) -> NDArray[np.float32]:
         """Mean of the training labels, (1, depth, width) float32 in m/s: the answer without any gathers."""

@@ -27,7 +27,8 @@ class InputTransform(nn.Module):
             own rms, which forgets amplitudes between traces; or "raw". Default "log1p".
 
     Raises:
-        UserError: If `time_step` is not a multiple of the survey's, or `amplitudes` is none of these.
+        UserError: If `time_step` is not a multiple of the survey's or too long for its wavelet, or `amplitudes` is
+            none of these.
     """
 
     scale: Tensor
@@ -41,6 +42,12 @@ class InputTransform(nn.Module):
         if self.step < 1 or not np.isclose(self.step * survey.time_step, time_step):
             raise UserError(
                 f"model.time_step must be a multiple of the survey's {survey.time_step:g} s, got {time_step:g} s."
+            )
+        if time_step * 6 * survey.frequency > 1:
+            # A Ricker wavelet is down to a hundredth of its peak at three times its peak frequency.
+            raise UserError(
+                f"model.time_step={time_step:g} s is too long for a wavelet that ends at {3 * survey.frequency:g} Hz: "
+                f"at most {1 / (6 * survey.frequency):.3g} s."
             )
         self.samples = -(-survey.samples // self.step)
         self.register_buffer("scale", torch.ones(self.samples, 1))

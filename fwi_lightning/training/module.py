@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
+from torchmetrics import MeanMetric
 
 from fwi_lightning.config import build
 from fwi_lightning.models import InvertibleUNet, VelocityModel
@@ -17,6 +18,9 @@ from fwi_lightning.training.metrics import SCORES, VelocityScores, score_samples
 from fwi_lightning.training.optimised import OptimisedModule
 
 Batch = Mapping[str, Tensor]
+
+MEANS = ("pde_residual", "family_accuracy", "expected_mae", "inconsistency")
+"""Means over the validation samples that are logged besides the scores, where there is something to log."""
 
 
 class InversionModule(OptimisedModule):
@@ -51,6 +55,7 @@ class InversionModule(OptimisedModule):
         self.heads = {"uncertainty": 0.1, "family": 0.1, "inverse": 0.1} | dict(heads or {})
         self.loss = build(loss)
         self.val_scores = VelocityScores(families)
+        self.val_means = nn.ModuleDict({name: MeanMetric() for name in MEANS})
         self.test_scores = VelocityScores(families)
         self.sample_scores: list[dict[str, float]] = []
 
@@ -100,21 +105,28 @@ class InversionModule(OptimisedModule):
         answer = self.model.answer(batch["gathers"])
         prediction = answer.velocity
         self.val_scores.update(prediction, batch["velocity"], batch["family"])
+        found: dict[str, Tensor | None] = {
+            "expected_mae": None if answer.scale is None else answer.scale.flatten(1).mean(dim=1),
+            "inconsistency": answer.inconsistency,
+        }
         if answer.family is not None:
-            correct = (answer.family.argmax(dim=1) == batch["family"]).float()
-            self.log("val/family_accuracy", correct.mean(), batch_size=len(prediction), sync_dist=True)
-        if answer.scale is not None:
-            self.log("val/expected_mae", answer.scale.mean(), batch_size=len(prediction), sync_dist=True)
-        if answer.inconsistency is not None:
-            self.log("val/inconsistency", answer.inconsistency.mean(), batch_size=len(prediction), sync_dist=True)
+            found["family_accuracy"] = (answer.family.argmax(dim=1) == batch["family"]).float()
         if "illumination" in batch:
-            residual = pde_residual(prediction, batch["velocity"], batch["illumination"])
-            self.log("val/pde_residual", residual.mean(), batch_size=len(prediction), sync_dist=True)
+            found["pde_residual"] = pde_residual(prediction, batch["velocity"], batch["illumination"])
+        for name, values in found.items():
+            if values is not None:
+                self.val_means[name].update(values)  # type: ignore[operator]
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores, overall and the MAE of every family."""
         self._log_scores("val", self.val_scores)
         self.val_scores.reset()
+        # By name and not by what was seen: a device without a single sample has to take part in the sums.
+        illuminated = getattr(self.trainer.datamodule, "needs_illumination", False)  # type: ignore[attr-defined]
+        for name in MEANS:
+            if f"val/{name}" in self.validation_names(illuminated):
+                self.log(f"val/{name}", self.val_means[name].compute())  # type: ignore[operator]
+                self.val_means[name].reset()  # type: ignore[operator]
 
     def on_test_epoch_start(self) -> None:
         """Forget an earlier test."""

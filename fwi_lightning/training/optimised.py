@@ -5,16 +5,38 @@ from __future__ import annotations
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import lightning
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from fwi_lightning.config import build, find_class
 from fwi_lightning.errors import UserError
 from fwi_lightning.training.memory import Losses, SplitStep
+from fwi_lightning.training.sharding import shard
+
+
+def build_schedule(config: Mapping[str, Any], optimizer: Optimizer, total_steps: Callable[[], int]) -> dict[str, Any]:
+    """A learning-rate schedule as Lightning takes it.
+
+    Args:
+        config: conf/scheduler: the class and its settings, and for Lightning `interval` and `monitor`.
+        optimizer: What it steers.
+        total_steps: Gives the optimiser steps of the run; called if the schedule goes by them.
+
+    Raises:
+        UserError: If a setting does not fit.
+    """
+    settings = dict(config)
+    stepping = {"interval": settings.pop("interval", "step"), "monitor": settings.pop("monitor", None)}
+    if stepping["interval"] not in ("step", "epoch"):
+        raise UserError(f"scheduler.interval must be step or epoch, got {stepping['interval']!r}.")
+    known = inspect.signature(find_class(settings["_target_"])).parameters
+    steps = {"total_steps": total_steps()} if "total_steps" in known else {}
+    return {"lr_scheduler": {"scheduler": build(settings, optimizer=optimizer, **steps)} | stepping}
 
 
 class OptimisedModule(lightning.LightningModule, ABC):
@@ -41,6 +63,13 @@ class OptimisedModule(lightning.LightningModule, ABC):
         Args:
             illuminated: Whether the batches have the illumination.
         """
+
+    def configure_model(self) -> None:
+        """Shard the model, with trainer=fsdp. Lightning calls this, before each of fit and test."""
+        mesh = self.device_mesh
+        if mesh is not None and not getattr(self, "_sharded", False):
+            shard(self.model, mesh["data_parallel"])  # type: ignore[arg-type]
+            self._sharded = True
 
     def on_train_start(self) -> None:
         """Take over what is done in parts. Lightning calls this."""
@@ -75,19 +104,17 @@ class OptimisedModule(lightning.LightningModule, ABC):
         optimizer = build(self.hparams["optimizer"], params=groups)
         if self.hparams["scheduler"] is None:
             return optimizer
-        config = dict(self.hparams["scheduler"])
-        stepping = {"interval": config.pop("interval", "step"), "monitor": config.pop("monitor", None)}
-        if stepping["interval"] not in ("step", "epoch"):
-            raise UserError(f"scheduler.interval must be step or epoch, got {stepping['interval']!r}.")
-        known = inspect.signature(find_class(config["_target_"])).parameters
-        steps = {"total_steps": self._total_steps()} if "total_steps" in known else {}
-        if steps and self._scheduled and steps["total_steps"] > self._scheduled:
+        return {"optimizer": optimizer} | build_schedule(self.hparams["scheduler"], optimizer, self._checked_steps)
+
+    def _checked_steps(self) -> int:
+        """Optimiser steps of the whole run, which a schedule that is gone on with must not exceed."""
+        steps = self._total_steps()
+        if self._scheduled and steps > self._scheduled:
             raise UserError(
-                f"the checkpoint's schedule ends after {self._scheduled} steps, this run has {steps['total_steps']}: "
+                f"the checkpoint's schedule ends after {self._scheduled} steps, this run has {steps}: "
                 "repeat trainer.max_epochs and max_steps of its run, or begin a new one."
             )
-        scheduler = build(config, optimizer=optimizer, **steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler} | stepping}
+        return steps
 
     def _total_steps(self) -> int:
         """Optimiser steps of the whole run.

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torchmetrics import MeanMetric
 
 from fwi_lightning.models import VelocityModel
 from fwi_lightning.training.checkpoint import TRAINED, build_model
@@ -109,6 +110,7 @@ class PretrainingModule(OptimisedModule):
         super().__init__()
         self.save_hyperparameters(logger=False)
         self.model: VelocityModel = build_model(model, survey, families)
+        self.val_error = MeanMetric()
         self.mask = make_mask(task, share, self.model)
         self.trained, channels = freeze_all_but_the_encoder(self.model)
         shape = (self.model.survey.shots, self.model.transform.samples, self.model.survey.receivers)
@@ -141,9 +143,13 @@ class PretrainingModule(OptimisedModule):
         return ["val/reconstruction"]
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
-        """Log the loss, on masks that are the same in every epoch."""
-        error = self.fill(batch).error
-        self.log("val/reconstruction", error.mean(), batch_size=len(error), sync_dist=True, prog_bar=True)
+        """Add to the loss, on masks that are the same in every epoch."""
+        self.val_error.update(self.fill(batch).error)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log its mean over all samples of all devices."""
+        self.log("val/reconstruction", self.val_error.compute(), prog_bar=True)
+        self.val_error.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say, besides the random numbers, which of the model's tensors are pretrained."""

@@ -156,3 +156,17 @@ class TestDevices:
         )
         for loader in (module.train_dataloader(), module.val_dataloader()):
             assert not trainer._data_connector._requires_distributed_sampler(loader)
+
+
+@pytest.mark.parametrize(("asked", "used"), [(7, 7), (None, 160), (500, 160)])
+def test_fewer_training_samples_are_spread_over_all(kaggle, survey, asked, used):
+    module = GathersDataModule(str(kaggle), survey.to_dict(), fold=3, training_samples=asked)
+    module.setup("fit")
+    assert module.samples_per_epoch == used == sum(module.family_counts.values()) == len(indices_of_epoch(module))
+    assert len(module.val_dataset) == 40
+    if asked == 7:
+        assert len({family for family, count in module.family_counts.items() if count}) == 7
+
+
+def indices_of_epoch(module):
+    return set(indices(module.train_dataloader()))

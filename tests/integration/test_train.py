@@ -22,6 +22,12 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def best_of(folder: Path) -> float:
+    """The score that a run remembers as its best."""
+    states = torch.load(folder / "checkpoints" / "last.ckpt")["callbacks"]
+    return next(float(state["best_model_score"]) for key, state in states.items() if "val/mae" in key)
+
+
 def test_a_run_folder_holds_all_that_was_promised(trained):
     expected = {"config.yaml", "metrics.csv", "per_family.csv", "per_sample.csv", "report.html", "split.csv"}
     assert expected <= {path.name for path in trained.folder.iterdir()}
@@ -93,8 +99,10 @@ def test_ctrl_c_and_resume_equal_an_uninterrupted_run(survey, tmp_path):
     assert lines[-1] == f"stopped; to go on: python train.py ckpt={tmp_path / 'stopped'}\n"
     stopped = torch.load(last)["global_step"]
     assert 16 <= stopped < 64
+    scored = best_of(tmp_path / "stopped")
     moved = (tmp_path / "stopped").rename(tmp_path / "moved")
     assert command("train", f"ckpt={moved}") == 0, "a run goes on from its folder alone, wherever that lies"
+    assert best_of(moved) <= scored, "a folder that was moved forgot its best score"
     moved.rename(tmp_path / "stopped")
     assert command("train", *words, f"hydra.run.dir={tmp_path / 'whole'}") == 0
     resumed, whole = (torch.load(tmp_path / run / "checkpoints/last.ckpt") for run in ("stopped", "whole"))
@@ -140,8 +148,8 @@ def test_load_model_rebuilds_from_the_checkpoint_alone(trained):
         (["ckpt=nowhere.ckpt"], "nowhere.ckpt is not a file"),
         (["data.batch_size=0"], "batch_size must be a whole number of at least 1, got 0"),
         (["seed=abc"], "seed must be a whole number of at least 0, got 'abc'"),
-        (["folds=1"], "folds must be at least 2"),
-        (["optimizer.lr=-1"], "Invalid learning rate"),
+        (["folds=1"], "folds must be a whole number of at least 2, got 1"),
+        (["optimizer.lr=-1"], "optimizer.lr must be a number above 0, got -1"),
         (["trainer.precision=17"], "trainer: "),
         (["trainer.precision=16-mixed", "trainer.accelerator=cpu"], "trains in float16, which needs a GPU"),
         (["trainer.precision=bf16-true"], "would round the true maps to 2 or 16 m/s: use bf16-mixed"),
@@ -149,6 +157,18 @@ def test_load_model_rebuilds_from_the_checkpoint_alone(trained):
         (["model.amplitudes=db"], "model.amplitudes must be log1p, trace or raw, got 'db'"),
         (["model.projector=spectral", "model.spectral.count=99"], "model.spectral.count=99 atoms"),
         (["model.levels=9"], "model.levels=9 with model.coarseness=2 leaves less than a cell"),
+        (["model.time_step=0.05"], "model.time_step=0.05 s is too long for a wavelet that ends at 45 Hz"),
+        (["model.width=x"], "width of ResidualUNet must be a whole number, got 'x'"),
+        (["model.uncertainty_head=5"], "uncertainty_head of ResidualUNet must be true or false, got 5"),
+        (["optimizer.betas=0.9"], "betas of AdamW must be a list (2 times a number), got 0.9"),
+        (["trainer.max_epochs=many"], "trainer.max_epochs must be a whole number of at least -1, got 'many'"),
+        (["trainer.accumulate_grad_batches=0"], "accumulate_grad_batches must be a whole number of at least 1, got 0"),
+        (["trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val must be a number above 0, or null, got -1"),
+        (["+trainer.overfit_batches=2"], "debug=overfit repeats the same few samples"),
+        (["callbacks.best.mode=least"], "callbacks.best.mode must be min or max, got 'least'"),
+        (["heads.inverse=-0.1"], "heads.inverse must be a number of at least 0, got -0.1"),
+        (["data.training_samples=0"], "training_samples must be a whole number of at least 1, or null for all, got 0"),
+        (["=3"], "'=3' has no key: settings are written key=value"),
         (["physics.shot_columns=[80]"], "shot_columns must be 0 to 69"),
         (["hydra.run.dir=/proc/run"], "cannot be written"),
     ],
@@ -162,6 +182,13 @@ def test_a_mistake_gets_one_sentence_and_leaves_nothing(survey, tmp_path, capsys
     assert error.count("\n") == 1
     assert "Traceback" not in error
     assert not list(tmp_path.rglob("*.ckpt"))
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="this machine has an accelerator")
+def test_a_gpu_that_is_not_there_is_named_before_any_work(tmp_path, capsys):
+    place = ["data.root=nowhere", "data=openfwi", f"hydra.run.dir={tmp_path / 'run'}"]
+    assert command("train", *place, "trainer=gpu") == 1
+    assert "trainer.accelerator=gpu: this machine has no GPU that torch can use" in capsys.readouterr().err
 
 
 def test_resume_with_other_settings_names_the_difference(trained, capsys):

@@ -1,5 +1,6 @@
 """Callbacks of the trainer, each a named entry in conf/callbacks."""
 
+from fwi_lightning.training.callbacks.checkpoints import RunCheckpoint
 from fwi_lightning.training.callbacks.console import EpochLines
 from fwi_lightning.training.callbacks.ema import EMA
 from fwi_lightning.training.callbacks.gradients import GradientNorm
@@ -8,4 +9,4 @@ from fwi_lightning.training.callbacks.pictures import Pictures
 from fwi_lightning.training.callbacks.pruning import Pruning
 from fwi_lightning.training.callbacks.throughput import Throughput
 
-__all__ = ["EMA", "EpochLines", "GradientNorm", "Interrupt", "Pictures", "Pruning", "Throughput"]
+__all__ = ["EMA", "EpochLines", "GradientNorm", "Interrupt", "Pictures", "Pruning", "RunCheckpoint", "Throughput"]

@@ -6,6 +6,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 
@@ -28,7 +29,7 @@ class GradientNorm(Callback):
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if not gradients:
             return
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        norm = whole(torch.nn.utils.get_total_norm(gradients))
         limit = trainer.gradient_clip_val
         if limit:
             by_value = trainer.gradient_clip_algorithm == "value"
@@ -42,5 +43,10 @@ class GradientNorm(Callback):
 
 def _share_beyond(gradients: list[Tensor], limit: float) -> Tensor:
     """Share of all entries whose absolute value is above the limit."""
-    beyond = torch.stack([(gradient.abs() > limit).sum() for gradient in gradients]).sum()
+    beyond = torch.stack([whole((gradient.abs() > limit).sum()) for gradient in gradients]).sum()
     return beyond.float() / sum(gradient.numel() for gradient in gradients)
+
+
+def whole(value: Tensor) -> Tensor:
+    """A number of which each device may hold a part, with trainer=fsdp."""
+    return value.full_tensor() if isinstance(value, DTensor) else value

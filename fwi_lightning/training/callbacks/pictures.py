@@ -6,6 +6,7 @@ import lightning
 import numpy as np
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.strategies import ModelParallelStrategy
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -16,6 +17,8 @@ from fwi_lightning.figures.inversion import inversion
 
 class Pictures(Callback):
     """Send pictures of the same validation samples to every logger that shows pictures; nothing without one.
+
+    Nothing either with trainer=fsdp, where no device has the whole model.
 
     Drawn at the start of a validation, with the weights that it is of; after `ema` in the configuration.
 
@@ -39,6 +42,8 @@ class Pictures(Callback):
         loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger | TensorBoardLogger)]
         self._validations += 1
         due = (self._validations - 1) % self.every == 0 and not trainer.sanity_checking
+        if isinstance(trainer.strategy, ModelParallelStrategy):
+            return  # no device has the whole model
         if not (loggers and due and trainer.is_global_zero):
             return
         data = trainer.datamodule.val_dataset  # type: ignore[attr-defined]
