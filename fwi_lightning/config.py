@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from fwi_lightning.errors import UserError
@@ -59,7 +60,7 @@ def build(config: Any, **extra: Any) -> Any:
         return target(**arguments)
     except UserError:
         raise
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, MisconfigurationException) as error:
         raise UserError(f"{target.__name__} does not take these settings: {error}.") from error
 
 

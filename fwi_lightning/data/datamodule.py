@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from fwi_lightning.config import build
 from fwi_lightning.data.augment.base import Augmentation
+from fwi_lightning.data.balance import Balance, Balanced
 from fwi_lightning.data.dataset import GathersDataset, read_velocity
 from fwi_lightning.data.files import Part, find_parts
 from fwi_lightning.data.folds import Block, assign_folds, check_fold, rows_of_fold, split_table, write_split
@@ -65,6 +66,7 @@ class GathersDataModule(lightning.LightningDataModule):
         augment: Name to configuration of what changes training samples, in this order; each builds a
             `fwi_lightning.data.augment.Augmentation`. Default: nothing.
         training_samples: How many of the training samples to use, evenly spread over them; None for all. Default None.
+        balance: How many training samples of which family an epoch has; see `Balance`. Default: as many as there are.
         simulate_on: Where gathers of changed maps are simulated: "workers" (the processes that read; the main one if
             num_workers is 0) or "device" (the training device, the whole batch at once; for a GPU). Default "workers".
 
@@ -93,6 +95,7 @@ class GathersDataModule(lightning.LightningDataModule):
         illumination: str | None = None,
         augment: Mapping[str, Any] | None = None,
         training_samples: int | None = None,
+        balance: Mapping[str, Any] | None = None,
         simulate_on: str = "workers",
     ) -> None:
         super().__init__()
@@ -109,6 +112,7 @@ class GathersDataModule(lightning.LightningDataModule):
         self.drop_last = drop_last
         self.illumination = illumination
         self.training_samples = training_samples
+        self.balance = Balance(**dict(balance or {}))
         for name, least in (("batch_size", 1), ("eval_batch_size", 1), ("num_workers", 0), ("seed", 0)):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
@@ -138,6 +142,8 @@ class GathersDataModule(lightning.LightningDataModule):
         """
         if self.needs_illumination:
             write_illuminations(find_parts(self.root, self.split, self.survey), self.survey, self.illumination)
+            if self.balance.folder is not None:
+                write_illuminations(find_parts(self.balance.folder, survey=self.survey), self.survey, self.illumination)
 
     def setup(self, stage: str | None = None) -> None:
         """Scan the files and divide them into folds; a second call does nothing.
@@ -152,30 +158,57 @@ class GathersDataModule(lightning.LightningDataModule):
             return
         parts = find_parts(self.root, self.split, self.survey)
         tested = find_parts(self.test_root, survey=self.survey) if self.test_root else []
-        found = {part.family for part in parts + tested} | self._drawn_families()
+        more = find_parts(self.balance.folder, survey=self.survey) if self.balance.folder else []
+        found = {part.family for part in parts + tested + more} | self._drawn_families()
         known = [family for family in FAMILIES if family in found]
         self.families = known + sorted(found.difference(known))
         self.blocks = assign_folds(parts, self.folds, self.seed)
         kept, held = rows_of_fold(parts, self.blocks, self.fold)
         if self.training_samples is not None and self.training_samples < len(kept):
             kept = kept[np.linspace(0, len(kept) - 1, self.training_samples).astype(int)]
-        lit = (
-            [illumination_file(part, self.survey, self.illumination) for part in parts]
-            if self.needs_illumination
-            else []
-        )
-        self.train_dataset = GathersDataset(parts, kept, self.families, lit)
-        self.val_dataset = GathersDataset(parts, held, self.families, lit)
+        self.train_dataset = self._dataset(parts, kept)
+        self.val_dataset = self._dataset(parts, held)
+        self.supplement = self._supplement(parts, more)
         self.test_dataset = GathersDataset(tested, None, self.families) if tested else self.val_dataset
         self.parts = parts
 
+    def _dataset(self, parts: list[Part], rows: NDArray[np.int64] | None = None) -> GathersDataset:
+        """Some rows of some parts, with the illumination where it is needed."""
+        lit = [illumination_file(part, self.survey, self.illumination) for part in parts if self.needs_illumination]
+        return GathersDataset(parts, rows, self.families, lit)
+
+    def _supplement(self, parts: list[Part], more: list[Part]) -> Recorded | str | None:
+        """The second source of a balanced epoch.
+
+        Raises:
+            UserError: If it holds a file of the first one, whose samples may be held out.
+        """
+        files = {part.gathers.resolve() for part in parts}
+        both = [part.gathers for part in more if part.gathers.resolve() in files]
+        if both:
+            raise UserError(f"balance.supplement holds {both[0]}, which data.root has too: give another folder.")
+        return Recorded(self._dataset(more)) if more else self.balance.supplement
+
     def _drawn_families(self) -> set[str]:
         """Families that training samples may have besides those of the files."""
-        return set()
+        shares = self.balance.shares
+        return (
+            set(shares) & set(FAMILIES) if isinstance(shares, Mapping) and self.balance.supplement == "fresh" else set()
+        )
 
     def _source(self) -> Source:
         """Where training samples come from."""
-        return Recorded(self.train_dataset)
+        recorded = Recorded(self.train_dataset)
+        if self.balance.shares is None:
+            return recorded
+        shares = self.balance.families(self.families)
+        samples = self.balance.samples or len(recorded)
+        return Balanced(recorded, shares, samples, self.seed, self.survey, self.supplement)
+
+    def drawn(self, epoch: int) -> dict[str, dict[str, int]]:
+        """Of each family how many training samples of an epoch come from where; empty unless the epoch is balanced."""
+        source = self._source()
+        return source.table(epoch) if isinstance(source, Balanced) else {}
 
     @property
     def samples_per_epoch(self) -> int:

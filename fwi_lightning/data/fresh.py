@@ -56,6 +56,8 @@ class FreshDataModule(SyntheticDataModule):
         if not isinstance(fresh_share, Real) or not 0 <= fresh_share <= 1:
             raise UserError(f"fresh_share must be from 0 (nothing is fresh) to 1 (all is), got {fresh_share!r}.")
         super().__init__(families=list(shares), **settings)
+        if self.balance.shares is not None:
+            raise UserError("data=fresh has its shares in data.families: leave out data.balance.")
         for name, value in (("seed", self.seed), ("survey_seed", self.drawing["seed"])):
             if value >= SEEDS:
                 raise UserError(f"{name} must be below 2**64, because fresh maps take the seeds above, got {value}.")

@@ -62,13 +62,13 @@ class FreshMaps:
         """A sample; of a fresh one every shot is missing, and its number follows those of all recorded ones."""
         if index >= self.fresh:
             return self.recorded.sample(epoch, int(self._places(epoch, np.array(index))))
-        return Sample(
-            gathers=torch.zeros(self.survey.gathers_shape),
-            missing=torch.ones(self.survey.shots, dtype=torch.bool),
-            velocity=self.velocity(epoch, index),
-            family=int(self.numbers[self._kinds(epoch, np.array(index))]),
-            index=self.first_number + epoch * self.samples + index,
-            illumination=torch.zeros(1, *self.survey.grid) if self.recorded.dataset.illumination else None,
+        kind = int(self._kinds(epoch, np.array(index)))
+        return drawn_sample(
+            self.survey,
+            (self.names[kind], int(self.numbers[kind])),
+            (self.seed, epoch, index),
+            self.first_number + epoch * self.samples + index,
+            bool(self.recorded.dataset.illumination),
         )
 
     def velocity(self, epoch: int, index: int) -> Tensor:
@@ -76,7 +76,7 @@ class FreshMaps:
         if index >= self.fresh:
             return self.recorded.velocity(epoch, int(self._places(epoch, np.array(index))))
         name = self.names[int(self._kinds(epoch, np.array(index)))]
-        return torch.from_numpy(draw(name, 1, fresh_seed(self.seed, epoch), index, self.survey.grid)[0])
+        return drawn_map(self.survey, name, (self.seed, epoch, index))
 
     def families(self, epoch: int) -> NDArray[np.int64]:
         """Family of each sample of an epoch, (samples,)."""
@@ -101,6 +101,40 @@ class FreshMaps:
         for number in np.unique(rounds).tolist():
             found[rounds == number] = _order(self.seed, number, count)[places[rounds == number]]
         return found
+
+
+def drawn_map(survey: Survey, family: str, key: tuple[int, int, int]) -> Tensor:
+    """A fresh map, (1, depth, width) float32 in m/s.
+
+    Args:
+        survey: The survey, whose grid it has.
+        family: Its family.
+        key: Seed of the run, epoch, and index in the epoch.
+    """
+    seed, epoch, index = key
+    return torch.from_numpy(draw(family, 1, fresh_seed(seed, epoch), index, survey.grid)[0])
+
+
+def drawn_sample(
+    survey: Survey, family: tuple[str, int], key: tuple[int, int, int], number: int, illuminated: bool
+) -> Sample:
+    """A fresh sample, of which every shot is still missing.
+
+    Args:
+        survey: The survey.
+        family: Name and number of the family.
+        key: As `drawn_map`.
+        number: Its number, beyond those of all recorded samples.
+        illuminated: Whether it is to have its illumination.
+    """
+    return Sample(
+        gathers=torch.zeros(survey.gathers_shape),
+        missing=torch.ones(survey.shots, dtype=torch.bool),
+        velocity=drawn_map(survey, family[0], key),
+        family=family[1],
+        index=number,
+        illumination=torch.zeros(1, *survey.grid) if illuminated else None,
+    )
 
 
 def fresh_seed(seed: int, epoch: int) -> int:
