@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
 from fwi_lightning.models import Answer
 from fwi_lightning.physics import simulate
 from fwi_lightning.physics.fingerprint import fingerprint, source_velocity
+from fwi_lightning.physics.misfit import relative_rms
 from fwi_lightning.survey import Survey
 
 POOR_FIT = 0.5
@@ -43,10 +43,7 @@ def misfit(gathers: Tensor, velocity: Tensor, survey: Survey) -> Tensor:
         (batch,): 0 for a perfect map; 1 is what silence would score. The last time sample is left out: some families
         store zeros there.
     """
-    recorded = gathers[:, :, :-1].double()
-    difference = simulate(velocity[:, 0], survey)[:, :, :-1].double() - recorded
-    energy = recorded.square().sum(dim=(1, 2, 3))
-    return (difference.square().sum(dim=(1, 2, 3)) / energy.clamp_min(torch.finfo(torch.float32).tiny)).sqrt()
+    return relative_rms(gathers, simulate(velocity[:, 0], survey))
 
 
 def inspect_prediction(

@@ -18,11 +18,12 @@ from fwi_lightning.figures.changes import Change, changes
 from fwi_lightning.figures.curves import family_bars, training_curves
 from fwi_lightning.figures.inversion import gallery, inversion
 from fwi_lightning.figures.panels import as_map
+from fwi_lightning.geology.boundaries import BOUNDARY_JUMP, boundaries
 from fwi_lightning.report.example import Example
 from fwi_lightning.report.page import Block, Code, Headline, Picture, Section, draw, write_page
 from fwi_lightning.report.tables import OVERALL, Rows, Table, family_cells
 from fwi_lightning.survey import OPENFWI, Survey
-from fwi_lightning.training.metrics import BOUNDARY_JUMP, BOUNDARY_TOLERANCE, boundaries
+from fwi_lightning.training.metrics import BOUNDARY_TOLERANCE
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 from torchmetrics import Metric
 
+from fwi_lightning.geology.boundaries import boundaries
 from fwi_lightning.models import normalise_velocity
-
-BOUNDARY_JUMP = 100.0
-"""m/s between two neighbouring cells that make a boundary. It lies above the slope of a map without layers (Style_A:
-31 m/s a cell of trend, 52 m/s rms of texture) and below nearly all jumps between the layers of the other families."""
 
 BOUNDARY_TOLERANCE = 1
 """Cells by which a predicted boundary may miss the true one."""
@@ -52,25 +49,6 @@ def structural_similarity(prediction: Tensor, truth: Tensor) -> Tensor:
     similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
     similarity = similarity / ((mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2))
     return similarity.mean(dim=(1, 2, 3))
-
-
-def boundaries(velocity: Tensor) -> Tensor:
-    """Cells at a jump: velocity differs by more than `BOUNDARY_JUMP` from one of the four neighbours.
-
-    Args:
-        velocity: (..., depth, width) in m/s.
-
-    Returns:
-        (..., depth, width) bool. Both cells beside a jump are marked.
-    """
-    marked = torch.zeros(velocity.shape, dtype=torch.bool, device=velocity.device)
-    down = (velocity[..., 1:, :] - velocity[..., :-1, :]).abs() > BOUNDARY_JUMP
-    right = (velocity[..., :, 1:] - velocity[..., :, :-1]).abs() > BOUNDARY_JUMP
-    marked[..., 1:, :] |= down
-    marked[..., :-1, :] |= down
-    marked[..., :, 1:] |= right
-    marked[..., :, :-1] |= right
-    return marked
 
 
 def boundary_overlap(prediction: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,10 +3,9 @@ import pytest
 import torch
 from scipy.ndimage import correlate1d
 
+from fwi_lightning.geology.boundaries import BOUNDARY_JUMP, boundaries
 from fwi_lightning.training.metrics import (
-    BOUNDARY_JUMP,
     VelocityScores,
-    boundaries,
     boundary_overlap,
     score_samples,
     structural_similarity,
