@@ -121,11 +121,11 @@ def read_gathers(part: Part, row: int, maps: Maps) -> NDArray[np.float32]:
     Raises:
         UserError: If the file has gone, or the sample holds a value that is not finite.
     """
-    gathers = np.array(_rows(part.gathers, maps, part.samples, part.shape)[row], dtype=np.float32)
+    gathers = raw_gathers(part, row, maps)
     if not np.isfinite(gathers).all():
         raise UserError(
             f"{part.gathers}, sample {row}, holds values that are not finite "
-            f"({_kinds(gathers)}): gathers must be finite numbers, mend or remove the sample."
+            f"({not_finite(gathers)}): gathers must be finite numbers, mend or remove the sample."
         )
     return gathers
 
@@ -145,15 +145,11 @@ def read_velocity(part: Part, row: int, maps: Maps) -> NDArray[np.float32]:
         UserError: If the part has no labels, the file has gone, or the map holds values that are not finite
             or outside `PLAUSIBLE`.
     """
-    if part.velocity is None:
-        raise UserError(f"{part.gathers} has no velocity labels: use data with labels.")
-    array = maps[part.velocity]
-    grid = tuple(length for length in array.shape if length != 1)[-2:]
-    velocity = np.array(_rows(part.velocity, maps, part.samples, (1, *grid))[row], dtype=np.float32)
+    velocity = raw_velocity(part, row, maps)
     if not np.isfinite(velocity).all():
         raise UserError(
             f"{part.velocity}, sample {row}, holds values that are not finite "
-            f"({_kinds(velocity)}): velocities must be finite numbers, mend or remove the sample."
+            f"({not_finite(velocity)}): velocities must be finite numbers, mend or remove the sample."
         )
     least, most = float(velocity.min()), float(velocity.max())
     if least < PLAUSIBLE[0] or most > PLAUSIBLE[1]:
@@ -162,6 +158,20 @@ def read_velocity(part: Part, row: int, maps: Maps) -> NDArray[np.float32]:
             f"m/s, {PLAUSIBLE[0]:g} to {PLAUSIBLE[1]:g} (not km/s, not scaled to [-1, 1]); convert them."
         )
     return velocity
+
+
+def raw_gathers(part: Part, row: int, maps: Maps) -> NDArray[np.float32]:
+    """The gathers of one sample whatever their values; arguments and errors of the files as `read_gathers`."""
+    return np.array(_rows(part.gathers, maps, part.samples, part.shape)[row], dtype=np.float32)
+
+
+def raw_velocity(part: Part, row: int, maps: Maps) -> NDArray[np.float32]:
+    """The velocity map of one sample whatever its values; arguments and errors of the files as `read_velocity`."""
+    if part.velocity is None:
+        raise UserError(f"{part.gathers} has no velocity labels: use data with labels.")
+    array = maps[part.velocity]
+    grid = tuple(length for length in array.shape if length != 1)[-2:]
+    return np.array(_rows(part.velocity, maps, part.samples, (1, *grid))[row], dtype=np.float32)
 
 
 def _rows(path: Any, maps: Maps, samples: int, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -175,5 +185,6 @@ def _rows(path: Any, maps: Maps, samples: int, shape: tuple[int, ...]) -> NDArra
         ) from None
 
 
-def _kinds(array: NDArray[np.float32]) -> str:
+def not_finite(array: NDArray[np.float32]) -> str:
+    """How many values are NaN and how many infinite, in words."""
     return f"{int(np.isnan(array).sum())} NaN, {int(np.isinf(array).sum())} infinite"

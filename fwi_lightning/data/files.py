@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +23,14 @@ PARTNERS = {"data": "model", "seismic": "vmodel", "seis": "vel", "gathers": "vel
 
 _FIRST_WORD = re.compile(r"(seismic|seis|data|gathers|vmodel|velocity|vel|model)(?![a-zA-Z])")
 _TEST_NAME = re.compile(r"[0-9a-f]{10}")
+
+
+Refuse = Callable[[Path, UserError], None]
+"""What to do about a file that cannot be used: raise the error, or keep it."""
+
+
+class MissingPartnerError(UserError):
+    """A file of gathers has no velocity file, or the other way round."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,7 @@ def find_parts(
     survey: Survey = OPENFWI,
     labels: bool = True,
     any_width: bool = False,
+    on_unusable: Refuse | None = None,
 ) -> list[Part]:
     """Find the files of a data set: Kaggle's layout, OpenFWI's folders, test files or a single file.
 
@@ -70,6 +79,9 @@ def find_parts(
             Default True.
         any_width: Whether the number of receivers, and the width of the labels, may differ from the survey's.
             Default False.
+        on_unusable: Called with each file that cannot be used and what is wrong with it, `MissingPartnerError`
+            or another UserError, instead of raising it. Gathers whose velocity file cannot be used then come
+            back without one. Default: raise the first.
 
     Returns:
         The parts, in the natural order of their paths (data2 before data10).
@@ -78,6 +90,7 @@ def find_parts(
         UserError: If the root does not exist or holds no .npy file, a partner is missing, a file is no .npy
             file or is cut short, a type or shape does not fit the survey, or the two files differ in samples.
     """
+    refuse = on_unusable or _raise
     # resolve() would follow links, and a link may well be what carries the family's name.
     root = Path(os.path.abspath(Path(root).expanduser()))  # noqa: PTH100
     if not root.exists():
@@ -85,10 +98,15 @@ def find_parts(
     if split is not None:
         pairs = read_split(Path(split), root, family_of, labels)
     elif root.is_file():
-        pairs = [(root, _partner(root, None, labels))]
+        pairs = [_pair(root, None, labels, refuse)]
     else:
-        pairs = _pairs_in(root, labels)
-    return [_part(gathers, velocity, root, survey, any_width) for gathers, velocity in pairs]
+        pairs = _pairs_in(root, labels, refuse)
+    parts = (_part(gathers, velocity, root, survey, any_width, refuse) for gathers, velocity in pairs)
+    return [part for part in parts if part is not None]
+
+
+def _raise(path: Path, error: UserError) -> None:
+    raise error
 
 
 def family_of(path: Path, root: Path | None = None) -> str:
@@ -130,7 +148,7 @@ def _known_family(folder: str) -> str | None:
     return max(matches, key=len, default=None)
 
 
-def _pairs_in(root: Path, labels: bool) -> list[tuple[Path, Path | None]]:
+def _pairs_in(root: Path, labels: bool, refuse: Refuse) -> list[tuple[Path, Path | None]]:
     files = sorted(_npy_files(root), key=_natural)
     if not files:
         raise UserError(f"{root} holds no .npy files: set the data's root to the folder that does.")
@@ -141,15 +159,24 @@ def _pairs_in(root: Path, labels: bool) -> list[tuple[Path, Path | None]]:
             f"{root} holds velocity files only, such as {files[0].name}, and no gathers: "
             "add the seismic files (data*.npy or seis*.npy)."
         )
-    pairs = [(path, _partner(path, velocities, labels)) for path in gathers]
+    pairs = [_pair(path, velocities, labels, refuse) for path in gathers]
     if labels:
-        alone = velocities.difference(velocity for _, velocity in pairs if velocity)
-        if alone:
-            raise UserError(
-                f"{min(alone, key=_natural)} has no file of gathers beside it: "
+        for alone in sorted(velocities.difference(velocity for _, velocity in pairs if velocity), key=_natural):
+            sentence = (
+                f"{alone} has no file of gathers beside it: "
                 "add its seismic file (data*.npy or seis*.npy) or remove the velocity file."
             )
+            refuse(alone, MissingPartnerError(sentence))
     return pairs
+
+
+def _pair(gathers: Path, velocities: set[Path] | None, labels: bool, refuse: Refuse) -> tuple[Path, Path | None]:
+    """A file of gathers with its velocity file, if it has one that can be found."""
+    try:
+        return gathers, _partner(gathers, velocities, labels)
+    except MissingPartnerError as error:
+        refuse(gathers, error)
+        return gathers, None
 
 
 def _npy_files(root: Path) -> Iterator[Path]:
@@ -192,12 +219,12 @@ def _partner(gathers: Path, velocities: set[Path] | None, labels: bool) -> Path 
         if path in velocities if velocities is not None else path.is_file():
             return path
     if not candidates or _TEST_NAME.fullmatch(gathers.stem):
-        raise UserError(
+        raise MissingPartnerError(
             f"{gathers} has no velocity labels: training needs pairs such as data1.npy and model1.npy; "
             "for files without labels use predict.py."
         )
     expected = " or ".join(str(path) for path in _nearest_names(candidates))
-    raise UserError(f"{gathers} has no velocity file: add {expected}, or remove the gathers.")
+    raise MissingPartnerError(f"{gathers} has no velocity file: add {expected}, or remove the gathers.")
 
 
 def _nearest_names(candidates: Iterable[Path]) -> list[Path]:
@@ -206,22 +233,29 @@ def _nearest_names(candidates: Iterable[Path]) -> list[Path]:
     return [path for path in candidates if _FIRST_WORD.match(path.name) and _is_velocity(path)] or candidates
 
 
-def _part(gathers: Path, velocity: Path | None, root: Path, survey: Survey, any_width: bool) -> Part:
-    header = read_header(gathers)
-    if header.dtype.kind != "f":
-        raise UserError(
-            f"{gathers} holds {header.dtype} values: gathers must be float32 or float16, convert them with astype."
-        )
-    samples, shape = _gathers_shape(gathers, header, survey, any_width)
-    if samples == 0:
-        raise UserError(f"{gathers} holds no samples (shape {header.shape}): remove the file or write it again.")
+def _part(
+    gathers: Path, velocity: Path | None, root: Path, survey: Survey, any_width: bool, refuse: Refuse
+) -> Part | None:
+    """The part that two files make; None if the gathers, with their velocity None if only that was refused."""
+    samples, shape = 0, None
+    try:
+        samples, shape = _gathers_shape(gathers, read_header(gathers), survey, any_width)
+    except UserError as error:
+        refuse(gathers, error)
     if velocity is not None:
-        labelled = velocity_samples(velocity, read_header(velocity), survey, shape[2] if any_width else None)
-        if labelled != samples:
-            raise UserError(
-                f"{velocity} holds {labelled} samples and {gathers} {samples}: "
-                "the two files of a pair must have the same number, copy them again."
-            )
+        width = shape[2] if any_width and shape else None
+        try:
+            labelled = velocity_samples(velocity, read_header(velocity), survey, width)
+            if shape and labelled != samples:
+                raise UserError(
+                    f"{velocity} holds {labelled} samples and {gathers} {samples}: "
+                    "the two files of a pair must have the same number, copy them again."
+                )
+        except UserError as error:
+            refuse(velocity, error)
+            velocity = None
+    if shape is None:
+        return None
     inside = gathers.relative_to(root) if gathers.is_relative_to(root) and gathers != root else None
     name = (inside or Path(gathers.name)) if inside or gathers == root else gathers
     return Part(gathers, velocity, family_of(gathers, root), samples, name.with_suffix("").as_posix(), shape)
@@ -229,6 +263,10 @@ def _part(gathers: Path, velocity: Path | None, root: Path, survey: Survey, any_
 
 def _gathers_shape(path: Path, header: Header, survey: Survey, any_width: bool) -> tuple[int, tuple[int, int, int]]:
     """Number of samples and (shots, time, receivers) of a file of gathers."""
+    if header.dtype.kind != "f":
+        raise UserError(
+            f"{path} holds {header.dtype} values: gathers must be float32 or float16, convert them with astype."
+        )
     shots, time, receivers = survey.gathers_shape
     found = [length for length in header.shape if length != 1]
     if any_width and found:
@@ -241,6 +279,8 @@ def _gathers_shape(path: Path, header: Header, survey: Survey, any_width: bool) 
             f"{path} has shape {header.shape}: gathers must be ({shots}, {time}, {free}) or "
             f"(N, {shots}, {time}, {free}), as (samples, shots, time, receivers){_difference(found, wanted)}."
         )
+    if samples == 0:
+        raise UserError(f"{path} holds no samples (shape {header.shape}): remove the file or write it again.")
     return samples, wanted
 
 
