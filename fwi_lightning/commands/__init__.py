@@ -25,6 +25,7 @@ COMMANDS = {
     "pretrain": ("fwi_lightning.commands.pretrain", "weights to begin with, for train.py init=..."),
     "predict": ("fwi_lightning.commands.predict", "velocity maps of recorded gathers"),
     "crossval": ("fwi_lightning.commands.crossval", "predict every fold by the run that held it out, and score them"),
+    "explore": ("fwi_lightning.commands.explore", "look at a data set: what is in it, and what is wrong with it"),
     "simulate": ("fwi_lightning.commands.simulate", "write a survey of drawn maps and their gathers"),
     "geology": ("fwi_lightning.commands.geology", "contact sheet and statistics of drawn or recorded maps"),
 }

@@ -64,7 +64,7 @@ class Table:
     Attributes:
         headings: One per column.
         rows: One text per column each.
-        align: A letter per column, "l" flush left for text, "r" flush right for numbers.
+        align: A letter per column, "l" flush left for text, "r" flush right for numbers, "w" for sentences, which wrap.
         total: Whether the last row sums up the others. Default False.
     """
 
@@ -79,7 +79,7 @@ class Table:
         for heading, side in zip(self.headings, self.align, strict=True):
             # headings may wrap between words, so that the scores fit a terminal of 80 columns
             least = max(map(len, heading.split()), default=0)
-            table.add_column(heading, justify="left" if side == "l" else "right", no_wrap=side == "l", min_width=least)
+            table.add_column(heading, justify="right" if side == "r" else "left", no_wrap=side == "l", min_width=least)
         for number, row in enumerate(self.rows):
             last = self.total and number == len(self.rows) - 1
             if last:
@@ -90,7 +90,7 @@ class Table:
 
     def to_html(self) -> Markup:
         """The table as HTML, everything escaped."""
-        kinds = ["text" if side == "l" else "number" for side in self.align]
+        kinds = [{"l": "text", "r": "number", "w": "text sentence"}[side] for side in self.align]
 
         def line(cells: Sequence[str], tag: str) -> Markup:
             return Markup().join(
@@ -193,18 +193,19 @@ def records_table(records: Sequence[Mapping[str, Any]]) -> Table:
     )
 
 
-def write_csv(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+def write_csv(path: Path, records: Iterable[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
     """Write dicts as CSV, for per_sample.csv and its like; numbers keep every digit.
 
     Args:
         path: Where to.
         records: Rows; the columns are all keys in the order of first appearance. Missing or None is a blank.
+        columns: Columns that come first, and are there without any row too. Default none.
 
     Raises:
         UserError: If the file cannot be written.
     """
     lines = list(records)
-    keys = list(dict.fromkeys(key for record in lines for key in record))
+    keys = list(dict.fromkeys([*columns, *(key for record in lines for key in record)]))
     buffer = io.StringIO(newline="")
     writer = csv.DictWriter(buffer, keys, lineterminator="\n")
     writer.writeheader()
