@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import rich
 from omegaconf import DictConfig
 
@@ -11,8 +13,6 @@ from fwi_lightning.data.exploration import Effort, explore, group
 from fwi_lightning.errors import UserError
 from fwi_lightning.report.exploration import family_table, write_exploration
 from fwi_lightning.survey import Survey
-
-EFFORT = ("scan", "max_samples", "simulate_per_family", "folds", "seed", "near_velocity", "near_gathers")
 
 
 def main(config: DictConfig) -> None:
@@ -26,9 +26,9 @@ def main(config: DictConfig) -> None:
     Raises:
         UserError: If a setting is out of range, no file of the input can be read, or the output cannot be written.
     """
-    effort = Effort(**{name: config[name] for name in EFFORT})
-    if config.listed < 0:
-        raise UserError(f"listed must be at least 0, got {config.listed}.")
+    effort = Effort(**{field.name: config[field.name] for field in dataclasses.fields(Effort)})
+    if not (isinstance(config.listed, int) and config.listed >= 0):
+        raise UserError(f"listed must be a whole number, at least 0, got {config.listed}.")
     folder = writable_folder(config.output)
     found = explore(config.input, Survey(**plain(config.physics)), effort)
     path = write_exploration(folder, found)

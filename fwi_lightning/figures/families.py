@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from fwi_lightning.figures.curves import MODEL_COLOUR
@@ -17,6 +19,7 @@ from fwi_lightning.figures.style import VELOCITY_RANGE
 from fwi_lightning.survey import OPENFWI, Survey
 
 BOUNDARY_COLOUR = "#f08c00"
+BOUNDARY_ALPHA, SPREAD_ALPHA = 0.45, 0.22
 COLUMNS = 5
 """Families beside each other."""
 
@@ -70,9 +73,12 @@ def depth_profiles(profiles: Mapping[str, Profile], survey: Survey = OPENFWI) ->
     grid[0, 0].invert_yaxis()  # shared by all
     for axis in grid[:, 0]:
         axis.set_ylabel(f"depth ({unit})", fontsize=8, color=INK)
-    handles = [grid[0, 0].lines[0], grid[0, 0].collections[0], grid[0, 0].collections[1]]
-    names = ["mean velocity (m/s)", "one standard deviation", f"cells at a boundary (full width: {most:.0%})"]
-    figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
+    handles = [
+        Line2D([], [], color=MODEL_COLOUR, label="mean velocity (m/s)"),
+        Patch(color=MODEL_COLOUR, alpha=SPREAD_ALPHA, label="one standard deviation"),
+        Patch(color=BOUNDARY_COLOUR, alpha=BOUNDARY_ALPHA, label=f"cells at a boundary (full width: {most:.0%})"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=9, frameon=False)
     return figure
 
 
@@ -88,10 +94,9 @@ def _draw_profile(axis: Axes, profile: Profile, survey: Survey, most: float) -> 
     depth = (np.arange(len(profile.mean)) + 0.5) * survey.spacing / scale
     axis.plot(profile.mean, depth, color=MODEL_COLOUR, linewidth=1.6, zorder=3)
     around = (profile.mean - profile.spread, profile.mean + profile.spread)
-    axis.fill_betweenx(depth, *around, color=MODEL_COLOUR, alpha=0.22, linewidth=0, zorder=2)
+    axis.fill_betweenx(depth, *around, color=MODEL_COLOUR, alpha=SPREAD_ALPHA, linewidth=0, zorder=2)
     twin = axis.twiny()
-    axis.fill_betweenx(depth, np.nan, np.nan, color=BOUNDARY_COLOUR, alpha=0.45, linewidth=0)  # for the legend
-    twin.fill_betweenx(depth, profile.boundaries, color=BOUNDARY_COLOUR, alpha=0.45, linewidth=0, step="mid")
+    twin.fill_betweenx(depth, profile.boundaries, color=BOUNDARY_COLOUR, alpha=BOUNDARY_ALPHA, linewidth=0, step="mid")
     twin.set(xlim=(0, most), xticks=[])
     twin.spines[:].set_visible(False)
     axis.set_zorder(twin.get_zorder() + 1)

@@ -13,7 +13,7 @@ from fwi_lightning.survey import OPENFWI, Survey
 RECEIVER_COLOUR = MODEL_COLOUR
 
 MOST_NAMED = 8
-"""Shots up to which each is named."""
+"""Shots up to which the column of each is written."""
 
 
 def acquisition(survey: Survey = OPENFWI) -> Figure:
@@ -47,16 +47,15 @@ def _draw_ground(axis: Axes, survey: Survey) -> None:
     deep = np.full(len(receivers), (survey.receiver_row + 0.5) * step)
     label = f"{survey.receivers} receivers in row {survey.receiver_row}"
     axis.plot(receivers, deep, ".", color=RECEIVER_COLOUR, markersize=3, label=label)
+    named = survey.shots <= MOST_NAMED
     label = f"{survey.shots} shot{'s' if survey.shots > 1 else ''} in row {survey.shot_row}"
+    label += f", column{'s' if survey.shots > 1 else ''} as numbered" if named else ""
     deep = np.full(len(shots), (survey.shot_row + 0.5) * step)
     axis.plot(shots, deep, "v", color=SHOT_COLOUR, markersize=8, clip_on=False, label=label)
-    if survey.shots <= MOST_NAMED:
-        for number, (place, column) in enumerate(zip(shots, survey.shot_columns, strict=True), start=1):
-            share = column / width
-            side = "left" if share < 0.1 else "right" if share > 0.9 else "center"
-            below = (-7 if side == "left" else 7 if side == "right" else 0, -9)
-            text = f"shot {number}\ncolumn {column}"
-            axis.annotate(text, (place, deep[0]), below, textcoords="offset points", ha=side, va="top", fontsize=7)
+    if named:
+        for place, column in zip(shots, survey.shot_columns, strict=True):
+            under = (place, deep[0])
+            axis.annotate(f"{column}", under, (0, -8), textcoords="offset points", ha="center", va="top", fontsize=8)
     cells = f"grid of {depth} x {width} cells of {survey.spacing:g} m"
     axis.set(xlabel=f"position ({unit})", ylabel=f"depth ({unit})", title=cells)
     axis.legend(loc="center", fontsize=8, frameon=False, labelcolor=INK)
@@ -65,7 +64,7 @@ def _draw_ground(axis: Axes, survey: Survey) -> None:
 def _draw_wavelet(pulse: Axes, spectrum: Axes, survey: Survey) -> None:
     """The wavelet while it lasts, and its amplitude spectrum up to where nothing is left."""
     wavelet = survey.wavelet()
-    length = np.count_nonzero(wavelet) + 1
+    length = min(int(np.count_nonzero(wavelet)) + 1, len(wavelet))
     time = np.arange(len(wavelet)) * survey.time_step
     pulse.plot(time[:length] * 1000, wavelet[:length], color=MODEL_COLOUR, linewidth=1.6)
     pulse.axhline(0, color="#bbbbbb", linewidth=0.5)

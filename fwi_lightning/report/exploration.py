@@ -75,7 +75,6 @@ def family_table(found: Exploration) -> Table:
     forms = {
         "velocity_min": ".0f",
         "velocity_max": ".0f",
-        "velocity_mean": ".0f",
         "gathers_min": ".1f",
         "gathers_max": ".1f",
         "gathers_std": ".2f",
@@ -90,8 +89,8 @@ def family_table(found: Exploration) -> Table:
         )
         for row in found.family_rows()
     ]
-    headings = ("family", "samples", "m/s min", "max", "mean", "gathers min", "max", "std", "misfit", "problems")
-    return Table(headings, tuple(rows), "l" + "r" * 9)
+    headings = ("family", "samples", "m/s min", "max", "gathers min", "max", "std", "misfit", "problems")
+    return Table(headings, tuple(rows), "l" + "r" * 8)
 
 
 def _number(value: float | None, form: str) -> str:
@@ -111,10 +110,10 @@ def _headlines(found: Exploration) -> tuple[Headline, ...]:
     copies = sum(kinds[kind] for kind in ("duplicate", "near-duplicate", "mirror image"))
     across = sum(problem.across_folds for problem in found.problems)
     standing = [comparison.rms for comparison in found.comparisons if not comparison.suspected]
-    misfit = Headline("gathers beside simulated ones", "-", "nothing was simulated")
+    misfit = Headline("misfit", "-", "nothing was simulated")
     if standing:
-        remark = f"median relative rms of {len(standing)} samples"
-        misfit = Headline("gathers beside simulated ones", f"{np.median(standing):.2g}", remark)
+        remark = f"median of {len(standing)} samples that were simulated"
+        misfit = Headline("misfit", f"{np.median(standing):.2g}", remark)
     return (
         Headline("problems", f"{len(found.problems):,}", "listed below" if found.problems else "none found"),
         Headline("samples", f"{samples:,}", "all were read" if read == samples else f"{read:,} of them were read"),
@@ -180,8 +179,8 @@ def _samples(families: Sequence[Family], figures: Path) -> list[Block]:
     ]
     if not shown:
         return []
-    places = "; ".join(f"{family.name}: {family.example.place}" for family in families if family.example)
-    caption = f"The first sound sample of each family, and one of its gathers. {places}."
+    places = "; ".join(family.example.place for family in families if family.example)
+    caption = f"The first sound sample of each family, and one of its gathers: {places}."
     return [draw(samples(shown, families[0].survey), caption, figures / "samples.png")]
 
 

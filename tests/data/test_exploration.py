@@ -299,8 +299,8 @@ def test_what_another_group_recorded_has_no_problem(tmp_path):
 
 @pytest.mark.parametrize(
     ("setting", "value"),
-    [("scan", 0), ("max_samples", 0), ("simulate_per_family", -1), ("folds", 1), ("near_gathers", -1)],
+    [("scan", 0), ("max_samples", 0), ("simulate_per_family", -1), ("folds", 1), ("near_gathers", -1), ("seed", "x")],
 )
 def test_settings_out_of_range(setting, value):
-    with pytest.raises(UserError, match=f"{setting} must be at least .*, got {value}"):
+    with pytest.raises(UserError, match=f"{setting} must be a .*number, at least .*, got {value}"):
         Effort(**{setting: value})

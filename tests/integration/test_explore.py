@@ -106,8 +106,9 @@ def test_what_cannot_be_looked_at(survey, tmp_path, capsys):
         ([f"input={tmp_path / 'none'}"], "none does not exist"),
         ([f"input={tmp_path / 'empty'}"], "holds no .npy files"),
         ([f"input={tmp_path / 'broken'}"], "holds no file of gathers that can be read"),
-        ([f"input={survey}", "folds=1"], "folds must be at least 2, got 1"),
-        ([f"input={survey}", "listed=-1"], "listed must be at least 0, got -1"),
+        ([f"input={survey}", "folds=1"], "folds must be a whole number, at least 2, got 1"),
+        ([f"input={survey}", "listed=-1"], "listed must be a whole number, at least 0, got -1"),
+        ([f"input={survey}", "scan=all"], "scan must be a whole number, at least 1, got all"),
         (["input=x", "maps=2"], "there is no setting 'maps'"),
     ):
         assert command("explore", *words, f"output={tmp_path / 'out'}") == 1

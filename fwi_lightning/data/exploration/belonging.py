@@ -73,12 +73,9 @@ class Pairs:
     """
 
     def __init__(self, scan: Scan) -> None:
-        told = dict(zip(scan.gathers.samples, scan.gathers.at_shots, strict=True))
-        there = dict(zip(scan.velocity.samples, scan.velocity.at_shots, strict=True))
-        self.samples = np.array(sorted(told.keys() & there.keys()), np.int64)
-        shape = (len(self.samples), scan.survey.shots)
-        self.told = np.array([told[sample] for sample in self.samples], np.float32).reshape(shape)
-        self.at_shots = np.array([there[sample] for sample in self.samples], np.float32).reshape(shape)
+        self.samples = np.flatnonzero(scan.gathers.sound & scan.velocity.sound)
+        self.told = scan.gathers.at_shots[self.samples]
+        self.at_shots = scan.velocity.at_shots[self.samples]
         self.families = np.array([scan.part(sample)[0].family for sample in self.samples.tolist()], str)
 
     def suspects(self) -> NDArray[np.bool_]:
@@ -147,7 +144,7 @@ def compare_with_survey(scan: Scan) -> list[Problem]:
     """
     pairs = Pairs(scan)
     odd = set(pairs.samples[pairs.suspects()].tolist())
-    usual = [sample for sample in scan.gathers.samples if sample not in odd]
+    usual = [sample for sample in scan.gathers.samples.tolist() if sample not in odd]
     if not usual:
         return []
     places = np.unique(np.linspace(0, len(usual) - 1, LOOKED_AT).astype(int)).tolist()
@@ -248,21 +245,18 @@ def _changed(shift: int, gain: float, rms: float, survey: Survey) -> str:
 
 def _candidates(scan: Scan, pairs: Pairs, pair: int) -> Iterator[int]:
     """Pairs whose map may be that of the gathers: the same velocity at the shots, else the rows beside it."""
-    own, row = scan.samples[int(pairs.samples[pair])]
+    places = scan.places[pairs.samples]
+    own, row = places[pair].tolist()
     if np.isnan(pairs.told[pair]).all():
         for other in (pair - 1, pair + 1):
-            if 0 <= other < len(pairs.samples) and scan.samples[int(pairs.samples[other])][0] == own:
+            if 0 <= other < len(places) and places[other, 0] == own:
                 yield other
         return
     apart = np.nan_to_num(np.abs(pairs.at_shots - pairs.told[pair])).max(axis=1)
     fitting = np.flatnonzero(apart <= AT_SHOTS)
-    places = [scan.samples[int(pairs.samples[other])] for other in fitting]
-
-    def key(number: int) -> tuple[bool, float, int]:
-        part, there = places[number]
-        return part != own, round(float(apart[fitting[number]])), abs(there - row)
-
-    yield from (int(fitting[number]) for number in sorted(range(len(fitting)), key=key)[:TRIED])
+    part, there = places[fitting].T
+    order = np.lexsort((np.abs(there - row), apart[fitting].round(), part != own))
+    yield from fitting[order][:TRIED].tolist()
 
 
 def _suspicion(pairs: Pairs, pair: int) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -39,7 +41,7 @@ class Twin:
 
 
 def find_twins(
-    digests: Sequence[bytes],
+    digests: NDArray[np.uint64],
     signatures: NDArray[np.float32],
     mirrored: NDArray[np.float32],
     radius: float,
@@ -51,7 +53,7 @@ def find_twins(
     in a time that grows hardly faster than the number of samples; these are compared in full.
 
     Args:
-        digests: Of each sample.
+        digests: (samples, 2) of each sample.
         signatures: (samples, numbers); the distance of two is at most that of their samples.
         mirrored: (samples, numbers), signatures of the mirror images.
         radius: Distance up to which two samples count as copies.
@@ -60,13 +62,14 @@ def find_twins(
     Returns:
         For each copy its nearest original, in the order of the copies.
     """
-    twins: list[Twin] = []
-    originals: dict[bytes, int] = {}
-    for number, values in enumerate(digests):
-        first = originals.setdefault(values, number)
-        if first != number:
-            twins.append(Twin(number, first, False, 0.0, True))
-    numbers = np.fromiter(originals.values(), np.int64)
+    _, first, which = np.unique(digests, axis=0, return_index=True, return_inverse=True)
+    numbers = np.sort(first)
+    originals = first[which.reshape(-1)]
+    copies = np.flatnonzero(originals != np.arange(len(digests)))
+    twins = [
+        Twin(copy, original, False, 0.0, True)
+        for copy, original in zip(copies.tolist(), originals[copies].tolist(), strict=True)
+    ]
     nearest: dict[int, Twin] = {}
     for mirror, questions in ((False, signatures), (True, mirrored)):
         for pair in _near(signatures[numbers], questions[numbers], radius):
@@ -108,11 +111,10 @@ def velocity_twins(scan: Scan, radius: float) -> list[Twin]:
     """
 
     def distance(later: int, earlier: int, mirrored: bool) -> float:
-        one, other = (scan.read_velocity(samples[number]) for number in (later, earlier))
+        one, other = scan.read_velocity(later), scan.read_velocity(earlier)
         return float(np.sqrt(np.mean((one - (other[:, ::-1] if mirrored else other)) ** 2)))
 
-    samples = scan.velocity.samples
-    return _numbered(scan.velocity, find_twins(*_flat(scan.velocity, np.s_[:, :, ::-1]), radius, distance))
+    return _twins(scan.velocity, np.s_[:, :, ::-1], radius, distance)
 
 
 def gathers_twins(scan: Scan, radius: float) -> list[Twin]:
@@ -127,28 +129,28 @@ def gathers_twins(scan: Scan, radius: float) -> list[Twin]:
     """
 
     def distance(later: int, earlier: int, mirrored: bool) -> float:
-        one, other = (scan.read_gathers(samples[number]) for number in (later, earlier))
+        one, other = scan.read_gathers(later), scan.read_gathers(earlier)
         other = other[::-1, :, ::-1] if mirrored else other
         return float(np.linalg.norm(one / np.linalg.norm(one) - other / np.linalg.norm(other)))
 
-    samples = scan.gathers.samples
-    return _numbered(scan.gathers, find_twins(*_flat(scan.gathers, np.s_[:, ::-1, :, ::-1]), radius, distance))
+    return _twins(scan.gathers, np.s_[:, ::-1, :, ::-1], radius, distance)
 
 
-def _flat(stack: Stack, mirror: tuple[slice, ...]) -> tuple[list[bytes], NDArray[np.float32], NDArray[np.float32]]:
-    """Digests, signatures and signatures of the mirror images."""
-    if not stack.samples:
-        return [], np.zeros((0, 1), np.float32), np.zeros((0, 1), np.float32)
-    signatures = np.stack(stack.signatures)
-    count = len(signatures)
-    return stack.digests, signatures.reshape(count, -1), signatures[mirror].reshape(count, -1)
+def _twins(
+    stack: Stack, mirror: tuple[slice, ...], radius: float, distance: Callable[[int, int, bool], float]
+) -> list[Twin]:
+    """The twins among the sound ones, by their numbers in the scan."""
+    samples = stack.samples
+    signatures = stack.signatures[samples]
+    shape = len(samples), math.prod(signatures.shape[1:])
+    flat, mirrored = signatures.reshape(shape), signatures[mirror].reshape(shape)
 
+    def apart(later: int, earlier: int, reverse: bool) -> float:
+        return distance(int(samples[later]), int(samples[earlier]), reverse)
 
-def _numbered(stack: Stack, twins: Sequence[Twin]) -> list[Twin]:
-    """The twins by the numbers of the scan."""
-    place = stack.samples
     return [
-        Twin(place[twin.later], place[twin.earlier], twin.mirrored, twin.distance, twin.identical) for twin in twins
+        dataclasses.replace(twin, later=int(samples[twin.later]), earlier=int(samples[twin.earlier]))
+        for twin in find_twins(stack.digests[samples], flat, mirrored, radius, apart)
     ]
 
 

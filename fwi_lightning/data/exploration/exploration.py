@@ -51,11 +51,12 @@ class Effort:
     near_gathers: float = 0.01
 
     def __post_init__(self) -> None:
-        least = {"scan": 1, "max_samples": 1, "simulate_per_family": 0, "folds": 2, "seed": 0}
-        for name, bound in {**least, "near_velocity": 0, "near_gathers": 0}.items():
+        counts = {"scan": 1, "max_samples": 1, "simulate_per_family": 0, "folds": 2, "seed": 0}
+        for name, least in {**counts, "near_velocity": 0, "near_gathers": 0}.items():
             value = getattr(self, name)
-            if value is not None and not value >= bound:
-                raise UserError(f"{name} must be at least {bound}, got {value}.")
+            kind, words = (int, "a whole number") if name in counts else (int | float, "a number")
+            if not ((isinstance(value, kind) and value >= least) or (name == "scan" and value is None)):
+                raise UserError(f"{name} must be {words}, at least {least}, got {value}.")
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def explore(root: str | Path, survey: Survey = OPENFWI, effort: Effort | None = 
         found = scan(parts, survey, root, effort.scan, effort.max_samples, progress.advance)
     problems += found.problems
     fold_of, sentences = _folds(found, effort)
-    remarks += sentences
+    remarks += sentences if any(part.velocity for part in parts) else []  # nothing to train on without labels
     problems += compare_with_survey(found)
     problems += _copies(found, effort, fold_of)
     comparisons, wrong = compare(found, effort.simulate_per_family)
@@ -192,7 +193,7 @@ def _folds(found: Scan, effort: Effort) -> tuple[NDArray[np.int64], list[str]]:
         "refuse it; add data of it, leave it out, or set fewer folds."
         for family, size in small.items()
     ]
-    return np.array([table[index][row] for index, row in found.samples], np.int64), remarks
+    return np.array([table[index][row] for index, row in found.places.tolist()], np.int64), remarks
 
 
 def _copies(found: Scan, effort: Effort, fold_of: NDArray[np.int64]) -> list[Problem]:
@@ -227,7 +228,7 @@ def _remarks(families: Sequence[Family], effort: Effort) -> list[str]:
             f"{_listed(unknown)}: none of the ten families of OpenFWI. That works everywhere but where maps of a "
             "family are drawn (geology, data=synthetic, data=fresh)."
         )
-    few = [family.name for family in families if family.files < effort.folds <= family.samples]
+    few = [family.name for family in families if family.maps and family.files < effort.folds <= family.samples]
     if few:
         remarks.append(
             f"{_listed(few)}: fewer files than folds={effort.folds}, so a training divides their files into contiguous "

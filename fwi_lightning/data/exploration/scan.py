@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,13 @@ from numpy.typing import NDArray
 from fwi_lightning.data.dataset import PLAUSIBLE, not_finite, raw_gathers, raw_velocity
 from fwi_lightning.data.exploration.families import Example, Family
 from fwi_lightning.data.exploration.problems import Problem
-from fwi_lightning.data.exploration.signatures import digest, gathers_signature, velocity_signature
+from fwi_lightning.data.exploration.signatures import (
+    digest,
+    gathers_shape,
+    gathers_signature,
+    velocity_shape,
+    velocity_signature,
+)
 from fwi_lightning.data.files import Part
 from fwi_lightning.data.npy import Maps
 from fwi_lightning.errors import UserError
@@ -21,52 +26,66 @@ from fwi_lightning.physics.fingerprint import source_velocity
 from fwi_lightning.survey import Survey
 
 
-@dataclass
 class Stack:
-    """The gathers, or the maps, that are sound: a place for each in lists of the same length.
+    """What is kept of the gathers, or of the maps, of every sample of a scan: about 200 bytes each.
 
     Attributes:
-        samples: Which sample of the scan each is of.
-        digests: Of its values.
-        signatures: Of it, an array for each.
-        at_shots: Velocity at each shot, (shots,) m/s: read off the gathers (NaN where they do not tell), or in the map.
+        sound: (samples,) whether they are sound; nothing else counts otherwise.
+        digests: (samples, 2) of their values.
+        signatures: (samples, ...) of them.
+        at_shots: (samples, shots) velocity at the shots, m/s: read off the gathers (NaN where they do not tell), or in
+            the map.
     """
 
-    samples: list[int] = field(default_factory=list)
-    digests: list[bytes] = field(default_factory=list)
-    signatures: list[NDArray[np.float32]] = field(default_factory=list)
-    at_shots: list[NDArray[np.float32]] = field(default_factory=list)
+    def __init__(self, samples: int, signature: tuple[int, ...], shots: int) -> None:
+        self.sound = np.zeros(samples, bool)
+        self.digests = np.zeros((samples, 2), np.uint64)
+        self.signatures = np.zeros((samples, *signature), np.float32)
+        self.at_shots = np.full((samples, shots), np.nan, np.float32)
+
+    def put(
+        self,
+        sample: int,
+        digest: NDArray[np.uint64],
+        signature: NDArray[np.float32],
+        at_shots: NDArray[np.float32],
+    ) -> None:
+        """Keep those of a sample."""
+        self.sound[sample] = True
+        self.digests[sample], self.signatures[sample], self.at_shots[sample] = digest, signature, at_shots
+
+    @property
+    def samples(self) -> NDArray[np.int64]:
+        """Numbers of the sound ones."""
+        return np.flatnonzero(self.sound)
 
 
-@dataclass
 class Scan:
-    """What the pass has found.
+    """What a pass through the files has found.
 
     Attributes:
         parts: The files.
         survey: The survey.
         root: Folder that names of files are relative to.
         families: By name, in the order of their names.
-        samples: Index of the part, and row in it, of each sample that was read.
-        gathers: Those that are sound.
-        velocity: Those that are sound.
+        places: (samples, 2) index of the part, and row in it, of each sample.
+        gathers: What is kept of them.
+        velocity: What is kept of the maps.
         problems: What is wrong with single samples.
         maps: Open files.
     """
 
-    parts: Sequence[Part]
-    survey: Survey
-    root: Path
-    families: dict[str, Family]
-    samples: list[tuple[int, int]] = field(default_factory=list)
-    gathers: Stack = field(default_factory=Stack)
-    velocity: Stack = field(default_factory=Stack)
-    problems: list[Problem] = field(default_factory=list)
-    maps: Maps = field(default_factory=Maps)
+    def __init__(self, parts: Sequence[Part], survey: Survey, root: Path, places: NDArray[np.int64]) -> None:
+        self.parts, self.survey, self.root, self.places = parts, survey, root, places
+        self.families = {name: Family(name, survey) for name in sorted({part.family for part in parts})}
+        self.gathers = Stack(len(places), gathers_shape(survey.gathers_shape), survey.shots)
+        self.velocity = Stack(len(places), velocity_shape(survey.grid), survey.shots)
+        self.problems: list[Problem] = []
+        self.maps = Maps()
 
     def part(self, sample: int) -> tuple[Part, int]:
         """The part and the row of a sample."""
-        index, row = self.samples[sample]
+        index, row = self.places[sample].tolist()
         return self.parts[index], row
 
     def file(self, sample: int, velocity: bool = False) -> tuple[str, int]:
@@ -110,21 +129,21 @@ def scan(
     Returns:
         What was found.
     """
-    names = sorted({part.family for part in parts})
-    found = Scan(parts, survey, root, {name: Family(name, survey) for name in names})
-    chosen, measured = _spread(parts, most), _spread(parts, spectra if most is None else min(spectra, most))
+    rows = _spread(parts, most)
+    places = np.array([(index, row) for index, part in enumerate(rows) for row in part], np.int64).reshape(-1, 2)
+    found = Scan(parts, survey, root, places)
+    measured = _spread(parts, spectra if most is None else min(spectra, most))
     for part in parts:
         family = found.families[part.family]
         family.files += 1
         family.samples += part.samples
-    for index, part in enumerate(parts):
-        for row in chosen[index]:
-            found.samples.append((index, row))
-            try:
-                _read(found, part, row, spectrum=row in measured[index])
-            except UserError as error:  # the file has gone or changed since it was found
-                found.problems.append(Problem("unreadable", f"{error}", relative(part.gathers, root), row, part.family))
-            advance(1)
+    for sample, (index, row) in enumerate(places.tolist()):
+        part = parts[index]
+        try:
+            _read(found, sample, part, row, spectrum=row in measured[index])
+        except UserError as error:  # the file has gone or changed since it was found
+            found.problems.append(Problem("unreadable", f"{error}", relative(part.gathers, root), row, part.family))
+        advance(1)
     return found
 
 
@@ -148,11 +167,10 @@ def _spread(parts: Sequence[Part], most: int | None) -> list[range | list[int]]:
     return rows
 
 
-def _read(found: Scan, part: Part, row: int, spectrum: bool) -> None:
-    """Take in the last sample of `found.samples`."""
+def _read(found: Scan, sample: int, part: Part, row: int, spectrum: bool) -> None:
+    """Take in a sample."""
     family = found.families[part.family]
     family.read += 1
-    sample = len(found.samples) - 1
     with np.errstate(invalid="ignore", over="ignore"):  # what is wrong is told in words
         gathers = raw_gathers(part, row, found.maps)
         signature, squares = gathers_signature(gathers)
@@ -163,7 +181,7 @@ def _read(found: Scan, part: Part, row: int, spectrum: bool) -> None:
         family.add_gathers(gathers, squares, spectrum)
         # Only the first two time samples are looked at.
         told = source_velocity(torch.from_numpy(gathers[None, :, :2]), found.survey)[0].numpy()
-        _append(found.gathers, sample, digest(gathers), signature, told)
+        found.gathers.put(sample, digest(gathers), signature, told)
     velocity = None
     if part.velocity is not None:
         velocity = raw_velocity(part, row, found.maps)[0]
@@ -173,17 +191,10 @@ def _read(found: Scan, part: Part, row: int, spectrum: bool) -> None:
         else:
             family.add_velocity(velocity)
             there = velocity[found.survey.shot_row, list(found.survey.shot_columns)]
-            _append(found.velocity, sample, digest(velocity), velocity_signature(velocity), there)
+            found.velocity.put(sample, digest(velocity), velocity_signature(velocity), there)
         fault = fault or wrong
     if family.example is None and not fault:
         family.example = Example(f"{part.name}.npy, row {row}", gathers, velocity)
-
-
-def _append(stack: Stack, sample: int, values: bytes, signature: NDArray[np.float32], at: NDArray[np.float32]) -> None:
-    stack.samples.append(sample)
-    stack.digests.append(values)
-    stack.signatures.append(signature)
-    stack.at_shots.append(at)
 
 
 def _fault_of_gathers(gathers: NDArray[np.float32], squares: float) -> tuple[str, str] | None:
@@ -200,11 +211,13 @@ def _fault_of_gathers(gathers: NDArray[np.float32], squares: float) -> tuple[str
         return None
     if len(silent) == len(gathers):
         what = (
-            f"gathers hold {flat[0, 0]:g} and nothing else" if len(set(flat[:, 0])) == 1 else "every gather is constant"
+            f"gathers hold {flat[0, 0] + 0:g} and nothing else"
+            if len(set(flat[:, 0])) == 1
+            else "every gather is constant"
         )
     else:
         what = f"the gather{'s' if len(silent) > 1 else ''} of shot {', '.join(map(str, silent))} (counted from 0) "
-        what += f"hold{'' if len(silent) > 1 else 's'} {flat[silent[0], 0]:g} and nothing else"
+        what += f"hold{'' if len(silent) > 1 else 's'} {flat[silent[0], 0] + 0:g} and nothing else"
     return "constant", f"{what}: nothing was recorded, remove the sample."
 
 

@@ -28,9 +28,20 @@ TINY = float(np.finfo(np.float32).tiny)
 """Least energy to divide by."""
 
 
-def digest(array: NDArray[Any]) -> bytes:
-    """Sixteen bytes that are the same for the same values and, but for a chance of 2^-64, for no others."""
-    return hashlib.blake2b(np.ascontiguousarray(array).data, digest_size=16).digest()
+def digest(array: NDArray[Any]) -> NDArray[np.uint64]:
+    """Two numbers, (2,), that are the same for the same values and, but for a chance of 2^-128, for no others."""
+    values = hashlib.blake2b(np.ascontiguousarray(array).data, digest_size=16).digest()
+    return np.frombuffer(values, np.uint64)
+
+
+def velocity_shape(grid: tuple[int, int]) -> tuple[int, int]:
+    """Shape of the signatures of maps on a grid: `VELOCITY_BLOCKS`, fewer where an axis is shorter."""
+    return min(VELOCITY_BLOCKS[0], grid[0]), min(VELOCITY_BLOCKS[1], grid[1])
+
+
+def gathers_shape(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Shape of the signatures of gathers of a shape: `GATHERS_BLOCKS`, fewer where an axis is shorter."""
+    return min(GATHERS_BLOCKS[0], shape[0]), min(GATHERS_BLOCKS[1], shape[1]), min(GATHERS_BLOCKS[2], shape[2])
 
 
 def velocity_signature(velocity: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -40,11 +51,12 @@ def velocity_signature(velocity: NDArray[np.float32]) -> NDArray[np.float32]:
         velocity: (depth, width), m/s.
 
     Returns:
-        `VELOCITY_BLOCKS`, m/s; that of the mirror image has its last axis reversed.
+        `velocity_shape`, m/s; that of the mirror image has its last axis reversed.
     """
-    signature = np.empty([min(pair) for pair in zip(VELOCITY_BLOCKS, velocity.shape, strict=True)], np.float32)
-    for i, rows in enumerate(_blocks(velocity.shape[0], signature.shape[0])):
-        for j, columns in enumerate(_blocks(velocity.shape[1], signature.shape[1])):
+    depth, width = velocity.shape
+    signature = np.empty(velocity_shape((depth, width)), np.float32)
+    for i, rows in enumerate(_blocks(depth, signature.shape[0])):
+        for j, columns in enumerate(_blocks(width, signature.shape[1])):
             block = velocity[rows, columns]
             signature[i, j] = block.mean(dtype=np.float64) * np.sqrt(block.size / velocity.size)
     return signature
@@ -57,18 +69,17 @@ def gathers_signature(gathers: NDArray[np.float32]) -> tuple[NDArray[np.float32]
         gathers: (shots, time, receivers), not all zeros.
 
     Returns:
-        `GATHERS_BLOCKS` (fewer where an axis is shorter), without unit; that of the mirror image has its first and
-        last axes reversed. And the sum of squares of the gathers.
+        `gathers_shape`, without unit; that of the mirror image has its first and last axes reversed. And the sum of
+        squares of the gathers.
     """
-    shape = [min(pair) for pair in zip(GATHERS_BLOCKS, gathers.shape, strict=True)]
+    shots, time, receivers = gathers.shape
+    shape = gathers_shape((shots, time, receivers))
     energy = np.empty(shape)
     total = float(np.vdot(gathers, gathers))
     places = [_blocks(length, count) for length, count in zip(gathers.shape, shape, strict=True)]
-    for i, shots in enumerate(places[0]):
-        for j, times in enumerate(places[1]):
-            for k, receivers in enumerate(places[2]):
-                block = gathers[shots, times, receivers]
-                energy[i, j, k] = np.einsum("str,str->", block, block)
+    for (i, some), (j, window), (k, side) in itertools.product(*map(enumerate, places)):
+        block = gathers[some, window, side]
+        energy[i, j, k] = np.einsum("str,str->", block, block)
     return np.sqrt(energy / max(total, TINY)).astype(np.float32), total
 
 
