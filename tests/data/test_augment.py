@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from fwi_lightning.data.augment import Augmentation, Corruption, Flip, Physics, Sample
+from fwi_lightning.data.augment import Augmentation, Corruption, Crop, Flip, Physics, Sample
 from fwi_lightning.data.training import Completion, TrainingSamples
 from fwi_lightning.errors import UserError
 from fwi_lightning.geology import draw
@@ -264,6 +264,58 @@ class TestCorruption:
         assert 0.15 < dead.float().mean() < 0.45
         assert torch.equal(after[[0, 1, 2, 4]], before[[0, 1, 2, 4]] * ~dead[:, None])
 
+    def test_a_late_shot_is_its_record_moved_down_by_whole_samples(self):
+        before, after = self.corrupt(shift=1, shift_range=(0.003, 0.003))
+        assert torch.equal(after[:, 3:], before[:, :-3])
+        assert not after[:, :3].any()
+        before, after = self.corrupt(shift=1, shift_range=(-0.0021, -0.0019))
+        assert torch.equal(after[:, :-2], before[:, 2:])
+        assert not after[:, -2:].any()
+
+    def test_each_shot_has_a_shift_of_its_own(self):
+        moved = set()
+        for seed in range(4):
+            before, after = self.corrupt(seed, shift=1, shift_range=(-0.002, 0.002))
+            for shot in (0, 1, 2, 4):
+                matches = [k for k in range(-2, 3) if torch.equal(after[shot, 5:-5], before[shot, 5 - k : 145 - k])]
+                assert len(matches) == 1
+                moved.add(matches[0])
+        assert len(moved) > 2
+
+
+class TestCrop:
+    def crop(self, seed=0, **settings):
+        before = torch.randn(SURVEY.gathers_shape, generator=torch.Generator().manual_seed(1))
+        after = before.clone()
+        Crop(SURVEY, **{"probability": 1, "width": (0.5, 0.5)} | settings).corrupt(after, seed)
+        return before, after
+
+    def test_outside_the_window_nothing_is_left(self):
+        before, after = self.crop(padding="zero")
+        kept = after.any(dim=1).all(dim=0)
+        assert int(kept.sum()) == 16
+        places = torch.nonzero(kept)[:, 0]
+        assert int(places.max() - places.min()) == 15, "a window of neighbours"
+        assert torch.equal(after[..., kept], before[..., kept])
+
+    def test_outside_the_window_it_is_mirrored_at_its_edges(self):
+        # numpy's own reflection, around the window that zeros show.
+        _, zeros = self.crop(padding="zero")
+        before, after = self.crop(padding="mirror")
+        places = torch.nonzero(zeros.any(dim=1).all(dim=0))[:, 0].tolist()
+        window = before[..., places].numpy()
+        margins = (places[0], 31 - places[-1])
+        expected = np.pad(window, ((0, 0), (0, 0), margins), mode="reflect")
+        assert np.array_equal(after.numpy(), expected)
+
+    def test_windows_differ_and_none_is_cropped_at_probability_zero(self):
+        windows = {
+            tuple(torch.nonzero(self.crop(seed, padding="zero")[1].any(dim=1)[0])[:, 0].tolist()) for seed in range(9)
+        }
+        assert len(windows) > 3
+        before, after = self.crop(probability=0)
+        assert torch.equal(before, after)
+
 
 class TestChance:
     ALL = (Physics(SURVEY), Flip(SURVEY), Corruption(SURVEY))
@@ -283,9 +335,9 @@ class TestChance:
         assert torch.equal(alone["velocity"], joined["velocity"])
 
 
-@pytest.mark.parametrize("kind", [Flip, Physics, Corruption])
+@pytest.mark.parametrize("kind", [Flip, Physics, Corruption, Crop])
 def test_probabilities(kind):
-    names = {Flip: ["probability"], Physics: [*OFF, "same_family"], Corruption: ["gain", "noise", "dead"]}[kind]
+    names = {Physics: [*OFF, "same_family"], Corruption: ["gain", "noise", "dead", "shift"]}.get(kind, ["probability"])
     for name in names:
         for value in (-0.1, 1.5, "often"):
             with pytest.raises(UserError, match=rf"{name} must be a probability from 0 .* got {value!r}"):
@@ -308,6 +360,9 @@ def test_probabilities(kind):
         (Corruption, {"gain_range": [0, 1]}, "gain_range must be"),
         (Corruption, {"noise_level": [-1, 0]}, "noise_level must be"),
         (Corruption, {"dead_traces": [0, 2]}, "dead_traces must be"),
+        (Corruption, {"shift_range": [-9, 0]}, "shift_range must be .* within -0.15 to 0.15"),
+        (Crop, {"width": [0, 1]}, "width must be"),
+        (Crop, {"padding": "wrap"}, "padding must be mirror or zero, got 'wrap'"),
     ],
 )
 def test_settings_out_of_range(kind, setting, sentence):

@@ -13,7 +13,7 @@ from fwi_lightning.survey import Survey
 
 
 class Corruption(Augmentation):
-    """Gain, noise and dead traces, in this order; the map is left alone.
+    """Gain, noise, dead traces and late triggers, in this order; the map is left alone.
 
     Amounts are drawn anew for each sample, uniformly in their ranges (the gain on a logarithmic scale, where halving
     and doubling are equally far). Noise is white and Gaussian.
@@ -27,6 +27,9 @@ class Corruption(Augmentation):
             are some thirty times weaker. Default (0, 0.02).
         dead: Share of the samples with dead traces. Default 0.2.
         dead_traces: Share of such a sample's traces that are zero. Default (0, 0.05).
+        shift: Share of the samples whose shots were triggered late or early. Default 0.
+        shift_range: Seconds by which the record of a shot is late, drawn for every shot and rounded to whole samples;
+            zeros stand where nothing was recorded. Default (-0.004, 0.004).
 
     Raises:
         UserError: If a probability or a range is out of range.
@@ -41,6 +44,8 @@ class Corruption(Augmentation):
         noise_level: Sequence[float] = (0.0, 0.02),
         dead: float = 0.2,
         dead_traces: Sequence[float] = (0.0, 0.05),
+        shift: float = 0.0,
+        shift_range: Sequence[float] = (-0.004, 0.004),
     ) -> None:
         super().__init__(survey)
         self.gain = check_probability("gain", gain)
@@ -49,6 +54,9 @@ class Corruption(Augmentation):
         self.noise_level = check_range("noise_level", noise_level, 0, 10)
         self.dead = check_probability("dead", dead)
         self.dead_traces = check_range("dead_traces", dead_traces, 0, 1)
+        self.shift = check_probability("shift", shift)
+        duration = survey.samples * survey.time_step
+        self.shift_range = check_range("shift_range", shift_range, -duration, duration)
 
     def corrupt(self, gathers: Tensor, seed: int) -> None:
         """Corrupt the gathers of a sample, (shots, time, receivers), in place."""
@@ -67,3 +75,8 @@ class Corruption(Augmentation):
         if chance.random() < self.dead:
             dead = chance.random((shots, 1, receivers)) < chance.uniform(*self.dead_traces)
             gathers.masked_fill_(torch.as_tensor(dead, device=gathers.device), 0)
+        if chance.random() < self.shift:
+            steps = np.rint(chance.uniform(*self.shift_range, shots) / self.survey.time_step).astype(int)
+            for record, step in zip(gathers, steps.tolist(), strict=True):
+                record.copy_(record.roll(step, dims=0))
+                record[slice(0, step) if step > 0 else slice(len(record) + step, None)] = 0
