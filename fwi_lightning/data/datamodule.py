@@ -21,6 +21,7 @@ from fwi_lightning.data.files import Part, find_parts
 from fwi_lightning.data.folds import Block, assign_folds, check_fold, rows_of_fold, split_table, write_split
 from fwi_lightning.data.illumination import illumination_file, write_illuminations
 from fwi_lightning.data.npy import Maps
+from fwi_lightning.data.reading import READINGS, open_parts, write_halves
 from fwi_lightning.data.resume import ResumableLoader
 from fwi_lightning.data.sampler import EpochSampler, ShareSampler
 from fwi_lightning.data.training import Completion, Recorded, Source, TrainingSamples
@@ -66,6 +67,8 @@ class GathersDataModule(lightning.LightningDataModule):
         augment: Name to configuration of what changes training samples, in this order; each builds a
             `fwi_lightning.data.augment.Augmentation`. Default: nothing.
         training_samples: How many of the training samples to use, evenly spread over them; None for all. Default None.
+        reading: How samples are read, "map", "memory" or "half"; see `open_parts`. Default "map".
+        half_folder: Folder of the copies of "half". Default "cache/half".
         balance: How many training samples of which family an epoch has; see `Balance`. Default: as many as there are.
         simulate_on: Where gathers of changed maps are simulated: "workers" (the processes that read; the main one if
             num_workers is 0) or "device" (the training device, the whole batch at once; for a GPU). Default "workers".
@@ -95,6 +98,8 @@ class GathersDataModule(lightning.LightningDataModule):
         illumination: str | None = None,
         augment: Mapping[str, Any] | None = None,
         training_samples: int | None = None,
+        reading: str = "map",
+        half_folder: str = "cache/half",
         balance: Mapping[str, Any] | None = None,
         simulate_on: str = "workers",
     ) -> None:
@@ -112,6 +117,9 @@ class GathersDataModule(lightning.LightningDataModule):
         self.drop_last = drop_last
         self.illumination = illumination
         self.training_samples = training_samples
+        if reading not in READINGS:
+            raise UserError(f"reading must be {', '.join(READINGS[:-1])} or {READINGS[-1]}, got {reading!r}.")
+        self.reading, self.half_folder = reading, half_folder
         self.balance = Balance(**dict(balance or {}))
         for name, least in (("batch_size", 1), ("eval_batch_size", 1), ("num_workers", 0), ("seed", 0)):
             value = getattr(self, name)
@@ -133,17 +141,22 @@ class GathersDataModule(lightning.LightningDataModule):
         self.blocks: list[Block] = []
 
     def prepare_data(self) -> None:
-        """Compute the illumination where it is needed, or what is missing of it.
+        """Compute the illumination where it is needed, and copy what is to be copied, or what is missing of it.
 
         Lightning calls this in one process of each machine.
 
         Raises:
-            UserError: As `find_parts` and `write_illuminations`.
+            UserError: As `find_parts`, `write_illuminations` and `write_halves`.
         """
+        if not self.needs_illumination and self.reading != "half":
+            return
+        parts = find_parts(self.root, self.split, self.survey)
+        parts += find_parts(self.balance.folder, survey=self.survey) if self.balance.folder else []
         if self.needs_illumination:
-            write_illuminations(find_parts(self.root, self.split, self.survey), self.survey, self.illumination)
-            if self.balance.folder is not None:
-                write_illuminations(find_parts(self.balance.folder, survey=self.survey), self.survey, self.illumination)
+            write_illuminations(parts, self.survey, self.illumination)
+        if self.reading == "half":
+            parts += find_parts(self.test_root, survey=self.survey) if self.test_root else []
+            write_halves(parts, self.half_folder)
 
     def setup(self, stage: str | None = None) -> None:
         """Scan the files and divide them into folds; a second call does nothing.
@@ -166,16 +179,17 @@ class GathersDataModule(lightning.LightningDataModule):
         kept, held = rows_of_fold(parts, self.blocks, self.fold)
         if self.training_samples is not None and self.training_samples < len(kept):
             kept = kept[np.linspace(0, len(kept) - 1, self.training_samples).astype(int)]
+        self._maps = open_parts([*parts, *more, *tested], self.reading, self.half_folder)
         self.train_dataset = self._dataset(parts, kept)
         self.val_dataset = self._dataset(parts, held)
         self.supplement = self._supplement(parts, more)
-        self.test_dataset = GathersDataset(tested, None, self.families) if tested else self.val_dataset
+        self.test_dataset = GathersDataset(tested, None, self.families, maps=self._maps) if tested else self.val_dataset
         self.parts = parts
 
     def _dataset(self, parts: list[Part], rows: NDArray[np.int64] | None = None) -> GathersDataset:
         """Some rows of some parts, with the illumination where it is needed."""
         lit = [illumination_file(part, self.survey, self.illumination) for part in parts if self.needs_illumination]
-        return GathersDataset(parts, rows, self.families, lit)
+        return GathersDataset(parts, rows, self.families, lit, self._maps)
 
     def _supplement(self, parts: list[Part], more: list[Part]) -> Recorded | str | None:
         """The second source of a balanced epoch.

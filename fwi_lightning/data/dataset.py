@@ -42,6 +42,7 @@ class GathersDataset(Dataset[dict[str, Any]]):
         rows: Global numbers of the samples to use, in the order wanted. Default: all.
         families: Names that `family` counts in. Default: those of the parts, sorted.
         illumination: The file of each part, as `write_illuminations` returns them. Default: none.
+        maps: What the files are read through; see `open_parts`. Default: memory maps.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class GathersDataset(Dataset[dict[str, Any]]):
         rows: Sequence[int] | NDArray[np.int64] | None = None,
         families: Sequence[str] | None = None,
         illumination: Sequence[Path] | None = None,
+        maps: Maps | None = None,
     ) -> None:
         self.parts = list(parts)
         self.illumination = dict(zip(self.parts, illumination, strict=True)) if illumination else {}
@@ -57,7 +59,7 @@ class GathersDataset(Dataset[dict[str, Any]]):
         self._ends = list(accumulate(part.samples for part in self.parts))
         self.rows = np.arange(self._ends[-1] if self._ends else 0) if rows is None else np.array(rows, np.int64)
         self._family = {name: number for number, name in enumerate(self.families)}
-        self._maps = Maps()
+        self._maps = Maps() if maps is None else maps  # an empty one counts as false
 
     def __len__(self) -> int:
         return len(self.rows)

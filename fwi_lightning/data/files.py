@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from fwi_lightning.data.npy import Header, read_header
+from fwi_lightning.data.npy import SUFFIXES, Header, read_header
 from fwi_lightning.data.splits import read_split
 from fwi_lightning.errors import UserError
 from fwi_lightning.geology import FAMILIES
@@ -64,7 +64,7 @@ def find_parts(
 ) -> list[Part]:
     """Find the files of a data set: Kaggle's layout, OpenFWI's folders, test files or a single file.
 
-    Gathers are files named data*, seis*, seismic* or gathers*, and any other .npy file; their velocity is the
+    Gathers are files named data*, seis*, seismic* or gathers*, and any other .npy or TIFF file; their velocity is the
     file with the first word exchanged (model*, vel*, vmodel*, velocity*), in the same folder or in the folder
     with the word exchanged (`data/data1.npy`, `model/model1.npy`). Gathers of shape (N, shots, time,
     receivers) or (shots, time, receivers) and velocity of shape (N, depth, width) or (depth, width) are read,
@@ -149,9 +149,9 @@ def _known_family(folder: str) -> str | None:
 
 
 def _pairs_in(root: Path, labels: bool, refuse: Refuse) -> list[tuple[Path, Path | None]]:
-    files = sorted(_npy_files(root), key=_natural)
+    files = sorted(_array_files(root), key=_natural)
     if not files:
-        raise UserError(f"{root} holds no .npy files: set the data's root to the folder that does.")
+        raise UserError(f"{root} holds no .npy files, nor .tif: set the data's root to the folder that does.")
     velocities = {path for path in files if _is_velocity(path)}
     gathers = [path for path in files if path not in velocities]
     if not gathers:
@@ -179,8 +179,8 @@ def _pair(gathers: Path, velocities: set[Path] | None, labels: bool, refuse: Ref
         return gathers, None
 
 
-def _npy_files(root: Path) -> Iterator[Path]:
-    """Every .npy file under a folder, also through links, but no hidden ones (temporaries, ._macOS)."""
+def _array_files(root: Path) -> Iterator[Path]:
+    """Every file of arrays under a folder, also through links, but no hidden ones (temporaries, ._macOS)."""
     seen = set()
     for folder, subfolders, names in os.walk(root, followlinks=True):
         status = Path(folder).stat()
@@ -190,7 +190,7 @@ def _npy_files(root: Path) -> Iterator[Path]:
         seen.add((status.st_dev, status.st_ino))
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         parent = Path(folder)
-        yield from (parent / name for name in names if name.endswith(".npy") and not name.startswith("."))
+        yield from (parent / name for name in names if name.lower().endswith(SUFFIXES) and not name.startswith("."))
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

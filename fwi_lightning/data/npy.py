@@ -1,4 +1,4 @@
-"""The .npy files themselves: headers that are read without the data, and memory maps that open on demand."""
+"""The files themselves: headers that are read without the data, and memory maps that open on demand."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import math
 import os
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,9 @@ from numpy.typing import NDArray
 from fwi_lightning.errors import UserError
 
 MAGIC = b"\x93NUMPY"
+TIFF = (".tif", ".tiff")
+"""Names of the other kind of file end so. tifffile is imported where there is one, not for every worker."""
+SUFFIXES = (".npy", *TIFF)
 
 
 @dataclass(frozen=True)
@@ -27,23 +31,23 @@ class Header:
         shape: Shape of the array.
         dtype: Its type; never one that holds Python objects.
         fortran: Whether the first axis varies fastest.
-        offset: Bytes before the data.
+        offset: Bytes before the data; None if it does not lie in one piece, as in a compressed TIFF file.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     fortran: bool
-    offset: int
+    offset: int | None
 
     @property
     def size(self) -> int:
         """Bytes that the whole file must have."""
         # math.prod of Python integers: one in int64 could wrap around on a forged header.
-        return self.offset + self.dtype.itemsize * math.prod(self.shape)
+        return (self.offset or 0) + self.dtype.itemsize * math.prod(self.shape)
 
 
 def read_header(path: Path) -> Header:
-    """Read the header of a .npy file and check that the file holds all the data it promises.
+    """Read the header of a .npy or TIFF file and check that the file holds all the data it promises.
 
     Args:
         path: The file. Nothing but its first bytes is read, so that 65,818 files take seconds.
@@ -52,9 +56,14 @@ def read_header(path: Path) -> Header:
         The header.
 
     Raises:
-        UserError: If the file cannot be read, is no .npy file, holds Python objects or records, or is cut
+        UserError: If the file cannot be read, is no .npy or TIFF file, holds Python objects or records, or is cut
             short.
     """
+    if path.suffix.lower() in TIFF:
+        from fwi_lightning.data.tiff import read_layout
+
+        shape, dtype, offset = read_layout(path)
+        return Header(shape, dtype, False, offset)
     try:
         with path.open("rb", buffering=0) as file:
             head = file.read(512)
@@ -120,10 +129,12 @@ class Maps:
 
     Attributes:
         keep: Number of maps that stay open. Default 128, far below the usual limit of 1024 open files.
+        in_memory: Whether files are read whole instead. Default False.
+        copies: Files that are read in place of others. Default: none.
     """
 
-    def __init__(self, keep: int = 128) -> None:
-        self.keep = keep
+    def __init__(self, keep: int = 128, in_memory: bool = False, copies: Mapping[Path, Path] | None = None) -> None:
+        self.keep, self.in_memory, self.copies = keep, in_memory, dict(copies or {})
         self._open: OrderedDict[Path, NDArray[Any]] = OrderedDict()
 
     def __getitem__(self, path: Path) -> NDArray[Any]:
@@ -134,10 +145,19 @@ class Maps:
         """
         array = self._open.get(path)
         if array is None:
-            header = read_header(path)
-            order: Literal["C", "F"] = "F" if header.fortran else "C"
-            # A plain ndarray view: memmap's own indexing costs more than the header of a small read.
-            array = np.asarray(np.memmap(path, header.dtype, "r", header.offset, header.shape, order))
+            source = self.copies.get(path, path)
+            header = read_header(source)
+            if header.offset is None:
+                from fwi_lightning.data.tiff import read_whole
+
+                array = read_whole(source)
+            else:
+                order: Literal["C", "F"] = "F" if header.fortran else "C"
+                # A plain ndarray view: memmap's own indexing costs more than the header of a small read.
+                array = np.asarray(np.memmap(source, header.dtype, "r", header.offset, header.shape, order))
+            if self.in_memory:
+                array = np.array(array, order="C")
+                array.flags.writeable = False
             self._open[path] = array
             if len(self._open) > self.keep:
                 self._open.popitem(last=False)
@@ -150,4 +170,4 @@ class Maps:
         return len(self._open)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"keep": self.keep, "_open": OrderedDict()}
+        return vars(self) | {"_open": OrderedDict()}

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fwi_lightning.data.files import PARTNERS, Part, velocity_samples
-from fwi_lightning.data.npy import read_header
+from fwi_lightning.data.npy import SUFFIXES, read_header
 from fwi_lightning.errors import UserError
 from fwi_lightning.survey import OPENFWI, Survey
 
@@ -51,12 +51,13 @@ def with_truth(parts: Sequence[Part], truth: str | Path, survey: Survey = OPENFW
 
 
 def _find(part: Part, root: Path) -> Path:
-    candidates = [root / f"{name}.npy" for name in _names(Path(part.name))]
+    candidates = [root / f"{name}{suffix}" for suffix in SUFFIXES for name in _names(Path(part.name))]
     for path in candidates:
         # Truth may lie beside the gathers: the gathers themselves are not it.
         if path.is_file() and not path.samefile(part.gathers):
             return path
-    raise UserError(f"{root} holds no true map for {part.gathers}: add {candidates[0]} or {candidates[-1]}.")
+    npy = [path for path in candidates if path.suffix == ".npy"]
+    raise UserError(f"{root} holds no true map for {part.gathers}: add {candidates[0]} or {npy[-1]}.")
 
 
 def _names(name: Path) -> Iterator[Path]:
