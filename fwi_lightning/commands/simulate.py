@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 
 from fwi_lightning.config import plain
 from fwi_lightning.data import write_survey
+from fwi_lightning.data.ledger import Share
 from fwi_lightning.geology import FAMILIES
 from fwi_lightning.survey import Survey
 
@@ -26,5 +27,6 @@ def main(config: DictConfig) -> None:
         samples_per_file=config.samples_per_file,
         seed=config.seed,
         survey=Survey(**plain(config.physics)),
+        share=Share(config.part, config.parts),
     )
     print(config.output)

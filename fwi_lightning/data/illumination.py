@@ -13,9 +13,9 @@ import torch
 
 from fwi_lightning.data.dataset import read_velocity
 from fwi_lightning.data.files import Part
+from fwi_lightning.data.locks import locked
 from fwi_lightning.data.npy import Maps
 from fwi_lightning.data.progress import Progress
-from fwi_lightning.data.writing import locked
 from fwi_lightning.errors import UserError
 from fwi_lightning.physics import illuminate
 from fwi_lightning.survey import Survey
@@ -82,7 +82,7 @@ def write_illuminations(parts: Sequence[Part], survey: Survey, folder: str | Non
         for part, file in missing:
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
-                with locked(file.parent):
+                with locked(file.parent / ".lock"):
                     if not file.is_file():  # another process may have written it meanwhile
                         _write(part, file, survey)
             except OSError as error:

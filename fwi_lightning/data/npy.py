@@ -120,6 +120,14 @@ def _parse(head: bytes) -> Header | str:
     return Header(tuple(shape), dtype, fortran, stream.tell())
 
 
+def npy_header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    """What a .npy file begins with that holds an array of this type and shape in C order."""
+    stream = io.BytesIO()
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, header)
+    return stream.getvalue()
+
+
 class Maps:
     """Memory maps by path, opened when first asked for; only the latest few stay open.
 

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
-import json
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fwi_lightning.data.ledger import MANIFEST, Ledger, Share
+from fwi_lightning.data.npy import npy_header
 from fwi_lightning.data.progress import Progress
+from fwi_lightning.data.whole import WholeFile, temporary_name
 from fwi_lightning.errors import UserError
 from fwi_lightning.geology import FAMILIES, draw
 from fwi_lightning.physics import simulate
@@ -27,7 +25,7 @@ MAPS_VERSION = 1
 FAULT_NUMBERS = {"A": (2, 4, 3), "B": (6, 8, 7)}
 """First number in the names of the fault families' files; two files are named as Kaggle's two."""
 
-MANIFEST = "manifest.json"
+CONTENT = "a simulated survey"
 
 
 def write_survey(
@@ -38,6 +36,7 @@ def write_survey(
     seed: int = 0,
     survey: Survey = OPENFWI,
     batch: int = 8,
+    share: Share | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Draw velocity maps, simulate their gathers and write both.
@@ -45,7 +44,7 @@ def write_survey(
     Families take turns, so that a run that is stopped has some of each. A run that is repeated with the same
     settings goes on after the files that are whole; one with other settings is refused. Of each pair of files
     either both are there and whole or neither, also after a stop. A second run at the same time waits for the
-    first.
+    first; shares of one survey are written at the same time.
 
     Args:
         output: Folder to write to; made if missing.
@@ -55,6 +54,7 @@ def write_survey(
         seed: Of the maps, 0 or more. Default 0.
         survey: The survey to simulate; its grid is that of the maps. Default OPENFWI.
         batch: Samples simulated at a time; memory grows with it. Default 8.
+        share: The share of the files to write. Default: all.
         on_progress: Called with samples done and samples in all after each batch. Default: a bar on a
             terminal, otherwise a line now and then.
 
@@ -65,15 +65,16 @@ def write_survey(
         UserError: If a number is out of range, a family unknown, or the folder cannot be written, holds a
             survey with other settings or files that are no survey of ours.
     """
-    output = Path(output)
+    output, share = Path(output), share or Share()
     settings = survey_settings(families, samples_per_family, samples_per_file, seed, survey)
+    ledger = Ledger(output, settings, CONTENT, "*.npy", share)
     try:
         # First without a lock: a whole survey may lie where nothing can be written.
-        if (output / MANIFEST).exists() and not _missing(output, _read_manifest(output, settings)):
+        if (output / MANIFEST).exists() and not _missing(output, ledger, list(_plan(settings))):
             return output
         output.mkdir(parents=True, exist_ok=True)
-        with locked(output):
-            _write(output, settings, survey, batch, on_progress)
+        with share.locked(output):
+            _write(output, ledger, share, survey, batch, on_progress)
     except OSError as error:
         raise UserError(
             f"{output} cannot be written ({error.strerror or error}): choose a folder you may write to, on a disk "
@@ -104,28 +105,38 @@ def survey_settings(
 
 def _write(
     output: Path,
-    settings: dict[str, Any],
+    ledger: Ledger,
+    share: Share,
     survey: Survey,
     batch: int,
     on_progress: Callable[[int, int], None] | None,
 ) -> None:
-    """Write the parts that are missing."""
-    for leftover in output.rglob(".*.part"):
-        leftover.unlink()
-    manifest = _read_manifest(output, settings) if (output / MANIFEST).exists() else _begin_manifest(output, settings)
-    missing = _missing(output, manifest)
-    total = settings["samples_per_family"] * len(settings["families"])
+    """Write the files of this share that are missing; with the last of all shares the manifest is complete."""
+    ledger.begin()
+    plan = list(_plan(ledger.settings))
+    mine = share.of(plan)
+    for part in mine:  # of a killed run
+        for name in (part["gathers"], part["velocity"]):
+            temporary_name(output / name).unlink(missing_ok=True)
+    missing = _missing(output, ledger, mine)
+    total = sum(part["samples"] for part in mine)
     done = total - sum(part["samples"] for part in missing)
     with Progress(f"simulating {output}", done, total, on_progress) as progress:
         for part in missing:
-            manifest["parts"][part["gathers"]] = _write_part(output, part, settings["seed"], survey, batch, progress)
-            _save_manifest(output, manifest)
+            ledger.record(part["gathers"], _write_part(output, part, ledger.settings["seed"], survey, batch, progress))
+    if share.parts > 1:
+        left = {part["gathers"] for part in _missing(output, ledger, plan)}
+        whole = {part["gathers"]: part for part in plan if part["gathers"] not in left}
+        words = share.missing([part["gathers"] for part in plan], whole)
+        if not words:
+            ledger.join()
+        print(f"part {share.part} of {share.parts} is done; " + (f"missing: {words}" if words else "all are there"))
 
 
-def _missing(output: Path, manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    """The parts of a survey that are not there and whole, in the order of writing."""
-    parts = manifest["parts"]
-    return [part for part in _plan(manifest["settings"]) if not _is_whole(output, parts.get(part["gathers"]))]
+def _missing(output: Path, ledger: Ledger, plan: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The parts of a plan that are not there and whole."""
+    finished = ledger.finished()
+    return [part for part in plan if not _is_whole(output, finished.get(part["gathers"]))]
 
 
 def _plan(settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -182,47 +193,21 @@ def _write_part(
     except BaseException:  # Ctrl-C as well: nothing half-written stays
         for file in files.values():
             file.discard()
+            file.path.unlink(missing_ok=True)
         raise
     return part | sums | {f"{name}_bytes": (output / part[name]).stat().st_size for name in files}
 
 
-class _PartFile:
-    """A .npy file under a temporary name that gets its own when it is whole."""
+class _PartFile(WholeFile):
+    """A .npy file of float32 that is there whole or not at all."""
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
-        self.temporary = path.with_name(f".{path.name}.part")
-        self.sum = hashlib.sha256()
-        # Plain writes, not a memory map: a full disk then raises an error instead of killing the process.
-        self.file = self.temporary.open("w+b")
-        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(self.file, header)
-        self.file.seek(0)
-        self.sum.update(self.file.read())
+        super().__init__(path)
+        self.write(npy_header(np.dtype("<f4"), shape))
 
     def append(self, array: NDArray[np.float32]) -> None:
         """Write the next samples."""
-        data = np.ascontiguousarray(array, dtype="<f4").data.cast("B")
-        self.sum.update(data)
-        self.file.write(data)
-
-    def finish(self) -> str:
-        """Bring the file to the disk; returns its SHA-256 as text."""
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        self.file.close()
-        return self.sum.hexdigest()
-
-    def publish(self) -> None:
-        """Give the file its own name."""
-        self.temporary.replace(self.path)
-
-    def discard(self) -> None:
-        """Remove the file, under whichever name."""
-        self.file.close()
-        self.temporary.unlink(missing_ok=True)
-        self.path.unlink(missing_ok=True)
+        self.write(np.ascontiguousarray(array, dtype="<f4").data.cast("B"))
 
 
 def _is_whole(output: Path, entry: dict[str, Any] | None) -> bool:
@@ -233,58 +218,3 @@ def _is_whole(output: Path, entry: dict[str, Any] | None) -> bool:
         return all((output / entry[name]).stat().st_size == entry[f"{name}_bytes"] for name in ("gathers", "velocity"))
     except FileNotFoundError:
         return False
-
-
-def _begin_manifest(output: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Write the manifest of a survey without parts: from now on the folder belongs to these settings."""
-    foreign = next(output.rglob("*.npy"), None)
-    if foreign is not None:
-        raise UserError(f"{output} holds files that were not simulated here, such as {foreign}: choose another folder.")
-    manifest = {"package_version": importlib.metadata.version("fwi-lightning"), "settings": settings, "parts": {}}
-    _save_manifest(output, manifest)
-    return manifest
-
-
-def _read_manifest(output: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """The manifest of the survey in the folder, if it has these settings."""
-    path = output / MANIFEST
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        before = manifest["settings"]
-        manifest["parts"].get("")
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{path} is no manifest of a simulated survey: choose another folder.") from None
-    for name, now in settings.items():
-        if before.get(name) != now:
-            raise UserError(f"{output} holds a survey {_other(name, before.get(name), now)}: choose another folder.")
-    return manifest
-
-
-def _other(name: str, before: Any, now: Any) -> str:
-    """The difference between two values of a setting, in words; of a survey, its first one."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        name = next(key for key in {**now, **before} if before.get(key) != now.get(key))
-        before, now = before.get(name), now.get(name)
-    return f"with {name}={before}, not {now}"
-
-
-def _save_manifest(output: Path, manifest: dict[str, Any]) -> None:
-    """Write the manifest, whole or not at all."""
-    temporary = output / f".{MANIFEST}.part"
-    temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(output / MANIFEST)
-
-
-@contextmanager
-def locked(output: Path) -> Iterator[None]:
-    """Let one process at a time write into the folder; the system frees the lock of a killed one."""
-    with (output / ".lock").open("w") as file:
-        with suppress(ImportError):  # no fcntl on Windows
-            import fcntl
-
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                print(f"waiting for another process that is writing {output}", flush=True)
-                fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -163,14 +163,14 @@ def test_another_survey_is_refused_by_what_differs(simulator, survey, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path, survey)
     other = Survey(**(survey.to_dict() | {"frequency": 20.0}))
-    with pytest.raises(UserError, match=r"holds a survey with frequency=15\.0, not 20\.0"):
+    with pytest.raises(UserError, match=r"holds a simulated survey with frequency=15\.0, not 20\.0"):
         write(tmp_path, other)
 
 
 def test_other_peoples_files_are_left_alone(simulator, survey, tmp_path, pair):
     pair(tmp_path / "FlatVel_A/data/data1.npy", tmp_path / "FlatVel_A/model/model1.npy", 2)
     before = (tmp_path / "FlatVel_A/data/data1.npy").read_bytes()
-    with pytest.raises(UserError, match=r"holds files that were not simulated here, such as .*: choose another"):
+    with pytest.raises(UserError, match=r"holds files that are not of a simulated survey, such as .*: choose another"):
         write(tmp_path, survey)
     assert (tmp_path / "FlatVel_A/data/data1.npy").read_bytes() == before
     (tmp_path / "manifest.json").write_text("{}")
