@@ -27,6 +27,7 @@ COMMANDS = {
     "crossval": ("fwi_lightning.commands.crossval", "predict every fold by the run that held it out, and score them"),
     "explore": ("fwi_lightning.commands.explore", "look at a data set: what is in it, and what is wrong with it"),
     "simulate": ("fwi_lightning.commands.simulate", "write a survey of drawn maps and their gathers"),
+    "shard": ("fwi_lightning.commands.shard", "write data as WebDataset shards, for data=shards"),
     "geology": ("fwi_lightning.commands.geology", "contact sheet and statistics of drawn or recorded maps"),
 }
 """Name of each command: the module whose `main(config)` does it, and what it does."""
