@@ -14,8 +14,6 @@ import torch
 from fwi_lightning.commands.fitting import Run
 from fwi_lightning.config import plain
 from fwi_lightning.data import GathersDataModule, GathersDataset
-from fwi_lightning.data.dataset import read_velocity
-from fwi_lightning.data.npy import Maps
 from fwi_lightning.figures.changes import Change
 from fwi_lightning.models import VelocityModel
 from fwi_lightning.report.example import Example
@@ -89,10 +87,9 @@ def _mean_map_scores(data: GathersDataModule) -> VelocityScores:
     """The scores of one who answers every sample with the mean of the training maps."""
     mean = torch.from_numpy(data.mean_velocity())[None]
     scores = VelocityScores(data.families, alone=True)
-    maps = Maps()
     for place in range(len(data.test_dataset)):
-        part, row = data.test_dataset.locate(place)
-        truth = torch.from_numpy(read_velocity(part, row, maps))[None]
+        part, _ = data.test_dataset.locate(place)
+        truth = data.test_dataset.velocity(place)[None]
         scores.update(mean, truth, torch.tensor([data.families.index(part.family)]))
     return scores
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from fwi_lightning.data.dataset import GathersDataset
     from fwi_lightning.data.files import Part, find_parts
     from fwi_lightning.data.fresh import FreshDataModule
+    from fwi_lightning.data.shards.datamodule import ShardsDataModule
     from fwi_lightning.data.synthetic import SyntheticDataModule
     from fwi_lightning.data.writing import write_survey
 
@@ -18,6 +19,7 @@ _HOMES = {
     "GathersDataModule": "datamodule",
     "GathersDataset": "dataset",
     "Part": "files",
+    "ShardsDataModule": "shards.datamodule",
     "SyntheticDataModule": "synthetic",
     "find_parts": "files",
     "write_survey": "writing",
@@ -28,6 +30,7 @@ __all__ = [
     "GathersDataModule",
     "GathersDataset",
     "Part",
+    "ShardsDataModule",
     "SyntheticDataModule",
     "find_parts",
     "write_survey",

@@ -162,6 +162,10 @@ class Balanced:
         """Family of each sample of an epoch, (samples,)."""
         return self.plan(epoch).families
 
+    def neighbours(self, epoch: int, index: int) -> NDArray[np.int64]:
+        """All samples of the epoch."""
+        return np.arange(self.samples)
+
     def plan(self, epoch: int) -> Plan:
         """What an epoch is made of: family after family, since the sampler shuffles."""
         if self._planned is None or self._planned[0] != epoch:

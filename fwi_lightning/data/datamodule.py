@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from fwi_lightning.config import build
 from fwi_lightning.data.augment.base import Augmentation
 from fwi_lightning.data.balance import Balance, Balanced
-from fwi_lightning.data.dataset import GathersDataset, read_velocity
+from fwi_lightning.data.dataset import GathersDataset
 from fwi_lightning.data.files import Part, find_parts
 from fwi_lightning.data.folds import Block, assign_folds, check_fold, rows_of_fold, split_table, write_split
 from fwi_lightning.data.illumination import illumination_file, write_illuminations
@@ -48,6 +48,7 @@ class GathersDataModule(lightning.LightningDataModule):
         train_dataset: The samples of the files to train on, as they are.
         val_dataset: Those held out.
         test_dataset: Those of `test_root`, or those held out.
+        probe_dataset: Samples to train on that stand for all, for a look at them before training.
 
     Args:
         root: Folder or file as `find_parts` reads it.
@@ -139,6 +140,8 @@ class GathersDataModule(lightning.LightningDataModule):
         self.families: list[str] = []
         self.parts: list[Part] = []
         self.blocks: list[Block] = []
+        self.supplement: Recorded | str | None = None
+        self._maps = Maps()
 
     def prepare_data(self) -> None:
         """Compute the illumination where it is needed, and copy what is to be copied, or what is missing of it.
@@ -170,11 +173,9 @@ class GathersDataModule(lightning.LightningDataModule):
         if self.parts:
             return
         parts = find_parts(self.root, self.split, self.survey)
-        tested = find_parts(self.test_root, survey=self.survey) if self.test_root else []
+        tested = self._test_parts()
         more = find_parts(self.balance.folder, survey=self.survey) if self.balance.folder else []
-        found = {part.family for part in parts + tested + more} | self._drawn_families()
-        known = [family for family in FAMILIES if family in found]
-        self.families = known + sorted(found.difference(known))
+        self._name_families(parts + tested + more)
         self.blocks = assign_folds(parts, self.folds, self.seed)
         kept, held = rows_of_fold(parts, self.blocks, self.fold)
         if self.training_samples is not None and self.training_samples < len(kept):
@@ -183,7 +184,8 @@ class GathersDataModule(lightning.LightningDataModule):
         self.train_dataset = self._dataset(parts, kept)
         self.val_dataset = self._dataset(parts, held)
         self.supplement = self._supplement(parts, more)
-        self.test_dataset = GathersDataset(tested, None, self.families, maps=self._maps) if tested else self.val_dataset
+        self.test_dataset = self._test_dataset(tested)
+        self.probe_dataset = self.train_dataset
         self.parts = parts
 
     def _dataset(self, parts: list[Part], rows: NDArray[np.int64] | None = None) -> GathersDataset:
@@ -202,6 +204,19 @@ class GathersDataModule(lightning.LightningDataModule):
         if both:
             raise UserError(f"balance.supplement holds {both[0]}, which data.root has too: give another folder.")
         return Recorded(self._dataset(more)) if more else self.balance.supplement
+
+    def _test_parts(self) -> list[Part]:
+        """The files to test on, if they are none of those divided into folds."""
+        return find_parts(self.test_root, survey=self.survey) if self.test_root else []
+
+    def _name_families(self, parts: Sequence[Part]) -> None:
+        """Give the families their numbers."""
+        found = {part.family for part in parts} | self._drawn_families()
+        known = [family for family in FAMILIES if family in found]
+        self.families = known + sorted(found.difference(known))
+
+    def _test_dataset(self, parts: Sequence[Part]) -> GathersDataset:
+        return GathersDataset(parts, None, self.families, maps=self._maps) if parts else self.val_dataset
 
     def _drawn_families(self) -> set[str]:
         """Families that training samples may have besides those of the files."""
@@ -229,6 +244,10 @@ class GathersDataModule(lightning.LightningDataModule):
         """Training samples in an epoch."""
         return len(self._source())
 
+    def _at_hand(self) -> NDArray[np.int64]:
+        """Training samples of the first epoch that are easily read before it, ascending."""
+        return np.arange(self.samples_per_epoch)
+
     def training_examples(self, count: int, augmented: bool = True) -> dict[str, Tensor]:
         """Some training samples of the first epoch, evenly spread over it.
 
@@ -240,8 +259,9 @@ class GathersDataModule(lightning.LightningDataModule):
             A batch as in training.
         """
         samples = TrainingSamples(self._source(), self.augmentations if augmented else [], self.seed)
-        places = np.unique(np.linspace(0, len(samples) - 1, count).astype(int)).tolist()
-        return Completion(self.survey, samples.augmentations).collate([samples[0, place] for place in places])
+        places = self._at_hand()
+        chosen = places[np.unique(np.linspace(0, len(places) - 1, count).astype(int))].tolist()
+        return Completion(self.survey, samples.augmentations).collate([samples[0, place] for place in chosen])
 
     def train_dataloader(self) -> ResumableLoader:
         """Batches in an order that depends on seed and epoch alone.
@@ -251,7 +271,7 @@ class GathersDataModule(lightning.LightningDataModule):
         """
         ranks, rank = self._ranks()
         samples = TrainingSamples(self._source(), self.augmentations, self.seed)
-        sampler = EpochSampler(len(samples), self.seed, ranks, rank)
+        sampler = self._sampler(len(samples), ranks, rank)
         if self.drop_last and len(sampler) < self.batch_size:
             raise UserError(
                 f"batch_size={self.batch_size} is more than the {len(sampler)} training samples of a device, "
@@ -271,6 +291,10 @@ class GathersDataModule(lightning.LightningDataModule):
             sampler.set_epoch(self.trainer.current_epoch)
             loader.trainer = self.trainer
         return loader
+
+    def _sampler(self, length: int, ranks: int, rank: int) -> EpochSampler:
+        """The order of so many training samples on one of the devices."""
+        return EpochSampler(length, self.seed, ranks, rank)
 
     def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
         """Complete a training batch on its device, with `simulate_on="device"`. Lightning calls this."""
@@ -321,9 +345,8 @@ class GathersDataModule(lightning.LightningDataModule):
 
     def training_velocities(self) -> Iterator[NDArray[np.float32]]:
         """The training labels one after the other, file by file, each (1, depth, width) float32 in m/s."""
-        maps = Maps()
         for index in range(len(self.train_dataset)):
-            yield read_velocity(*self.train_dataset.locate(index), maps)
+            yield self.train_dataset.velocity(index).numpy()
 
     def mean_velocity(self) -> NDArray[np.float32]:
         """Mean of the training labels, (1, depth, width) float32 in m/s: the answer without any gathers."""

@@ -84,6 +84,10 @@ class FreshMaps:
         fresh = self.numbers[self._kinds(epoch, indices[: self.fresh])]
         return np.concatenate([fresh, self.recorded.families(epoch)[self._places(epoch, indices[self.fresh :])]])
 
+    def neighbours(self, epoch: int, index: int) -> NDArray[np.int64]:
+        """All samples of the epoch."""
+        return np.arange(self.samples)
+
     def _kinds(self, epoch: int, indices: NDArray[np.integer]) -> NDArray[np.int64]:
         """Place in `names` of the family of fresh samples.
 

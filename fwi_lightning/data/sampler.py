@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import repeat
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data.distributed import DistributedSampler
 
 # Both are DistributedSamplers only so that Lightning leaves them in place on several devices, whatever
@@ -49,9 +50,13 @@ class EpochSampler(DistributedSampler[tuple[int, int]]):
         """Start inside an epoch, after the samples that all ranks together have consumed in it."""
         self.epoch, self.consumed = epoch, consumed
 
+    def order(self) -> NDArray[np.int64]:
+        """(samples,) all samples of the epoch in the order of all ranks together."""
+        return np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """The epoch and the number of each of this rank's samples that are still to come in it."""
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.length)
+        order = self.order()
         rest = order[self.consumed :]
         missing = -len(rest) % self.num_replicas
         filled = np.concatenate([rest, np.resize(order, missing)])

@@ -37,6 +37,10 @@ class Source(Protocol):
         """Family of each sample of an epoch, (samples,)."""
         ...
 
+    def neighbours(self, epoch: int, index: int) -> NDArray[np.int64]:
+        """The samples whose maps are at hand beside a sample, itself among them, ascending."""
+        ...
+
 
 class Recorded:
     """The samples of a data set, the same ones in each epoch.
@@ -63,6 +67,10 @@ class Recorded:
     def families(self, epoch: int) -> NDArray[np.int64]:
         """Family of each sample, (samples,)."""
         return self.dataset.family_numbers
+
+    def neighbours(self, epoch: int, index: int) -> NDArray[np.int64]:
+        """All samples."""
+        return np.arange(len(self))
 
 
 class TrainingSamples(Dataset[dict[str, Any]]):
@@ -104,13 +112,10 @@ class TrainingSamples(Dataset[dict[str, Any]]):
         return item | {"seed": int(random_numbers(self.seed, epoch, index, 0).integers(2**62))}
 
     def _partner(self, epoch: int, index: int, generator: np.random.Generator, same: bool) -> Tensor:
-        """The map of another sample of the epoch, of the same family or of another; of any where there is none."""
-        families = self.source.families(epoch)
-        wanted = (families == families[index]) == same
-        wanted[index] = False
-        places = np.flatnonzero(wanted)
-        chosen = int(generator.choice(places) if len(places) else generator.integers(len(families)))
-        return self.source.velocity(epoch, chosen)
+        """The map of another sample at hand, of the same family or of another; of any where there is none."""
+        families, places = self.source.families(epoch), self.source.neighbours(epoch, index)
+        wanted = places[((families[places] == families[index]) == same) & (places != index)]
+        return self.source.velocity(epoch, int(generator.choice(wanted if len(wanted) else places)))
 
 
 class Completion:
