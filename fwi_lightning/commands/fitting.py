@@ -101,7 +101,7 @@ def read_data(run: Run) -> None:
     lightning.seed_everything(run.config.seed, workers=True, verbose=False)
     run.data.prepare_data()
     run.data.setup("fit")
-    run.facts = environment() | {"differences from the survey": compare_with_survey(run.data.probe_dataset, run.survey)}
+    run.facts = environment() | {"differences from the survey": compare_with_survey(run.data.look, run.survey)}
 
 
 def make_inversion(run: Run) -> InversionModule:
@@ -301,9 +301,9 @@ def _record(run: Run) -> None:
 
 def _fitting_gathers(data: GathersDataModule) -> torch.Tensor:
     """Gathers spread evenly over the training samples."""
-    dataset = data.probe_dataset
-    step = max(1, len(dataset) // FITTING_SAMPLES)
-    return torch.stack([dataset[index]["gathers"] for index in range(0, len(dataset), step)])
+    samples = data.look
+    step = max(1, len(samples) // FITTING_SAMPLES)
+    return torch.stack([samples[index]["gathers"] for index in range(0, len(samples), step)])
 
 
 def _quieten() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from fwi_lightning.data import GathersDataset
+from fwi_lightning.data.training import Look
 from fwi_lightning.physics.fingerprint import fingerprint
 from fwi_lightning.survey import Survey
 
@@ -15,20 +16,20 @@ LOOKED_AT = 8
 """Samples that stand for all, spread evenly over the data: reading them takes a tenth of a second."""
 
 
-def compare_with_survey(dataset: GathersDataset, survey: Survey) -> str:
+def compare_with_survey(samples: GathersDataset | Look, survey: Survey) -> str:
     """Compare a few samples with the survey and print a warning for each way in which they differ.
 
     No error: filtered field data is legitimate, but whoever mistook the survey should know before the training.
 
     Args:
-        dataset: The gathers.
+        samples: Their gathers are looked at.
         survey: The survey that is said to have recorded them.
 
     Returns:
         What differs, for the files that describe the run: sentences joined by ";", or "nothing found in 8 samples".
     """
-    places = np.unique(np.linspace(0, len(dataset) - 1, LOOKED_AT).astype(int)).tolist()
-    gathers = torch.stack([dataset[place]["gathers"] for place in places])
+    places = np.unique(np.linspace(0, len(samples) - 1, LOOKED_AT).astype(int)).tolist()
+    gathers = torch.stack([samples[place]["gathers"] for place in places])
     differences = fingerprint(gathers, survey).differences()
     for sentence in differences:
         print(f"warning: {sentence}", file=sys.stderr)

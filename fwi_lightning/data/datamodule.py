@@ -24,7 +24,7 @@ from fwi_lightning.data.npy import Maps
 from fwi_lightning.data.reading import READINGS, open_parts, write_halves
 from fwi_lightning.data.resume import ResumableLoader
 from fwi_lightning.data.sampler import EpochSampler, ShareSampler
-from fwi_lightning.data.training import Completion, Recorded, Source, TrainingSamples
+from fwi_lightning.data.training import Completion, Look, Recorded, Source, TrainingSamples
 from fwi_lightning.data.workers import worker_settings
 from fwi_lightning.errors import UserError
 from fwi_lightning.geology import FAMILIES
@@ -48,7 +48,6 @@ class GathersDataModule(lightning.LightningDataModule):
         train_dataset: The samples of the files to train on, as they are.
         val_dataset: Those held out.
         test_dataset: Those of `test_root`, or those held out.
-        probe_dataset: Samples to train on that stand for all, for a look at them before training.
 
     Args:
         root: Folder or file as `find_parts` reads it.
@@ -185,7 +184,6 @@ class GathersDataModule(lightning.LightningDataModule):
         self.val_dataset = self._dataset(parts, held)
         self.supplement = self._supplement(parts, more)
         self.test_dataset = self._test_dataset(tested)
-        self.probe_dataset = self.train_dataset
         self.parts = parts
 
     def _dataset(self, parts: list[Part], rows: NDArray[np.int64] | None = None) -> GathersDataset:
@@ -243,6 +241,11 @@ class GathersDataModule(lightning.LightningDataModule):
     def samples_per_epoch(self) -> int:
         """Training samples in an epoch."""
         return len(self._source())
+
+    @property
+    def look(self) -> Look:
+        """Recorded training samples that stand for all, to be looked at before training."""
+        return Look(Recorded(self.train_dataset), np.arange(len(self.train_dataset)))
 
     def _at_hand(self) -> NDArray[np.int64]:
         """Training samples of the first epoch that are easily read before it, ascending."""

@@ -73,6 +73,25 @@ class Recorded:
         return np.arange(len(self))
 
 
+class Look(Sequence[dict[str, Any]]):
+    """Some samples of the first epoch as they are, for a look at the data before training.
+
+    Args:
+        source: Where they come from.
+        places: Which they are.
+    """
+
+    def __init__(self, source: Source, places: NDArray[np.int64]) -> None:
+        self.source, self.places = source, places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, place: Any) -> Any:
+        """A dict with the attributes of `Sample`."""
+        return vars(self.source.sample(0, int(self.places[place])))
+
+
 class TrainingSamples(Dataset[dict[str, Any]]):
     """Augmented samples by (epoch, index), the numbers that `EpochSampler` yields.
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import tarfile
 
 import lightning
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
+from torch import multiprocessing
 
 from fwi_lightning.data import GathersDataModule, ShardsDataModule, find_parts
 from fwi_lightning.data.dataset import GathersDataset
@@ -162,6 +165,39 @@ class TestOrder:
         loader = data.train_dataloader()
         loader.sampler.resume(1, 24)
         assert [i for batch in loader for i in batch["index"].tolist()] == indices(data, 1)[24:]
+
+
+def take_part(rank, folder, survey, output):
+    """One of two processes that must both be there at every step, as in a training."""
+    dist.init_process_group("gloo", init_method=f"file://{output}/meeting", rank=rank, world_size=2)
+    data = module(folder, survey, folds=3, batch_size=3, attempts=2)
+    data._ranks = lambda: (2, rank)
+    steps = []
+    for batch in batches(data, 1):
+        steps.append(batch["index"].tolist())
+        dist.all_reduce(torch.ones(1))
+    (output / f"{rank}.json").write_text(json.dumps(steps))
+    dist.destroy_process_group()
+
+
+def test_two_processes_take_the_same_number_of_steps(kaggle, survey, tmp_path):
+    """Uneven shards, one of them gone: no step is without both. A hang ends after minutes."""
+    write(kaggle, survey, tmp_path, folds=3, samples_per_shard=13)
+    index = json.loads((tmp_path / "index.json").read_text())
+    kept = [shard for shard in index["shards"] if shard["fold"] != 1]
+    assert len({shard["samples"] for shard in kept}) > 1
+    (tmp_path / kept[2]["name"]).unlink()
+    context = multiprocessing.spawn(take_part, (tmp_path, survey, tmp_path), nprocs=2, join=False)
+    try:
+        assert context.join(timeout=200) or context.join(timeout=100)  # a call returns when one of them has ended
+    finally:
+        for process in context.processes:
+            process.kill()
+    one, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    total = sum(shard["samples"] for shard in kept)
+    assert len(one) == len(other) == math.ceil(math.ceil(total / 2) / 3)
+    whole = {number for shard in kept for number in shard["numbers"]}
+    assert {number for step in one + other for number in step} == whole - set(kept[2]["numbers"])
 
 
 @pytest.mark.parametrize("stop", [("on_before_backward", 8), ("on_train_batch_end", 27), ("on_validation_end", 1)])

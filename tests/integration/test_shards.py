@@ -37,8 +37,12 @@ def test_a_run_validates_on_the_samples_of_an_unsharded_one(shards, trained, tmp
     assert mean == pytest.approx(same, abs=0.01)
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_same_number_of_steps(survey, tmp_path):
-    """Training shards of uneven size, one of them gone, seen by two ranks: no hang, all steps."""
+    """Training shards of uneven size, one of them gone, seen by two ranks: no hang, all steps.
+
+    The quick test of it, without a training: tests/data/test_shards.py.
+    """
     folder = tmp_path / "shards"
     words = ["folds=3", "samples_per_shard=5", "illumination=false", "physics.samples=400"]
     assert command("shard", f"input={survey}", f"output={folder}", *words) == 0
@@ -47,12 +51,12 @@ def test_two_processes_have_the_same_number_of_steps(survey, tmp_path):
     assert len({shard["samples"] for shard in trained_on}) > 1
     (folder / trained_on[0]["name"]).unlink()
     words = ["data=shards", f"data.root={folder}", "folds=3", *SMALL, "data.batch_size=3", "loss=l1"]
-    two = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.max_epochs=2"]
+    two = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.max_epochs=1"]
     done = script("train.py", *words, *two, f"hydra.run.dir={tmp_path / 'run'}")  # its time limit is 300 s
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"others come in the place of its {trained_on[0]['samples']} samples" in done.stdout + done.stderr
     share = -(-sum(shard["samples"] for shard in trained_on) // 2)
-    assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 2 * -(-share // 3)
+    assert torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == -(-share // 3)
     assert len(read(tmp_path / "run" / "per_sample.csv")) == index["samples"] - sum(s["samples"] for s in trained_on)
 
 

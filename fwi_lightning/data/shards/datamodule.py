@@ -12,7 +12,7 @@ from fwi_lightning.data.sampler import EpochSampler
 from fwi_lightning.data.shards.dataset import ShardDataset, ShardSource
 from fwi_lightning.data.shards.order import Windows, WindowSampler
 from fwi_lightning.data.shards.store import ShardStore, is_url, read_index
-from fwi_lightning.data.training import Source
+from fwi_lightning.data.training import Look, Source
 from fwi_lightning.errors import UserError
 
 
@@ -107,13 +107,15 @@ class ShardsDataModule(GathersDataModule):
         self.val_dataset = ShardDataset(index, store, held, self.families, self.needs_illumination)
         self.test_dataset = self._test_dataset(tested)
         self.windows = Windows([len(index.shards[number].rows) for number in kept], width, self.seed)
-        # Every shard is a fair mix: those that training begins with stand for all, others may not have been fetched.
-        first = [kept[place] for place in self.windows.shards(0, 0)]
-        self.probe_dataset = ShardDataset(index, store, first, self.families, self.needs_illumination)
         self.index, self.blocks, self.parts = index, index.blocks, index.parts
 
     def _source(self) -> Source:
         return ShardSource(self.train_dataset, self.windows)
+
+    @property
+    def look(self) -> Look:
+        """Training samples of the first window: every shard is a fair mix, and others may not be fetched yet."""
+        return Look(self._source(), self._at_hand())
 
     def _at_hand(self) -> NDArray[np.int64]:
         return self.windows.places(self.windows.shards(0, 0))

@@ -99,7 +99,6 @@ class ShardSource(Recorded):
     def __init__(self, dataset: ShardDataset, windows: Windows) -> None:
         super().__init__(dataset)
         self.windows = windows
-        self._warned: set[int] = set()
         self._window = (-1, -1)
 
     def sample(self, epoch: int, index: int) -> Sample:
@@ -145,15 +144,15 @@ class ShardSource(Recorded):
 
     def _other(self, epoch: int, index: int, error: BrokenShardError) -> int:
         """Another sample, of the window if one of its shards can be read, else of any."""
-        broken = self.dataset.store.broken
+        store = self.dataset.store
         shard = int(self._shard_of[index])
-        if shard not in self._warned:
-            self._warned.add(shard)
+        if shard not in store.reported:
+            store.reported.add(shard)
             count = int((self._shard_of == shard).sum())
             log.warning("warning: %s Training goes on; others come in the place of its %d samples.", error, count)
         window = self.windows.neighbours(epoch, index)
         for places in (window, np.arange(len(self))):
-            whole = places[~np.isin(self._shard_of[places], list(broken))]
+            whole = places[~np.isin(self._shard_of[places], list(store.broken))]
             if len(whole):
                 return int(random_numbers(self.windows.seed, epoch, index).choice(whole))
-        raise UserError(f"no shard of {self.dataset.store.root} can be read; the last: {error}")
+        raise UserError(f"no shard of {store.root} can be read; the last: {error}")

@@ -45,6 +45,8 @@ class ShardStore:
 
     Attributes:
         retries: Further attempts that were made so far, in this process.
+        broken: What is wrong with the shards that are not tried again, by number.
+        reported: Those of them that the user was told of.
 
     Args:
         root: Folder of the index, or its http(s) URL.
@@ -64,6 +66,7 @@ class ShardStore:
         self.attempts, self.wait = attempts, wait
         self.retries = 0
         self.broken: dict[int, str] = {}
+        self.reported: set[int] = set()
         self._start()
 
     def _start(self) -> None:
