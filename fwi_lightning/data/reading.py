@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from fwi_lightning.data.files import Part
+from fwi_lightning.data.locks import locked
 from fwi_lightning.data.npy import Maps
 from fwi_lightning.data.progress import Progress
-from fwi_lightning.data.writing import locked
 from fwi_lightning.errors import UserError
 
 READINGS = ("map", "memory", "half")
@@ -69,7 +69,7 @@ def write_halves(parts: Sequence[Part], folder: str) -> None:
             file = half_file(part.gathers, folder)
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
-                with locked(file.parent):
+                with locked(file.parent / ".lock"):
                     if not file.is_file():
                         _write_half(part, file)
             except OSError as error:

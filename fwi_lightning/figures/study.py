@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
 from fwi_lightning.figures.panels import tidy
@@ -123,6 +123,11 @@ def slices(trials: Sequence[TrialPoint], metric: str, minimise: bool, log: Seque
             panel.set_xlim(-0.5, len(ticks) - 0.5)
         elif name in log:
             panel.set_xscale("log")
+            # By default a range of less than a decade gets labels like 2 x 10^-3 at every step, one over the other.
+            narrow = max(across) < 100 * min(across)
+            panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,)))
+            panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            panel.xaxis.set_minor_formatter(NullFormatter())
         elif len(set(across)) <= FEW:
             panel.set_xticks(sorted(set(across)))
         panel.set(xlabel=name, ylabel=metric)
