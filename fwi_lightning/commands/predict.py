@@ -19,14 +19,17 @@ from fwi_lightning.commands.environment import environment
 from fwi_lightning.commands.folders import writable_folder
 from fwi_lightning.commands.recording import compare_with_survey
 from fwi_lightning.commands.submission import Submission
+from fwi_lightning.config import plain
 from fwi_lightning.data import GathersDataset, Part, find_parts
 from fwi_lightning.data.npy import read_header
 from fwi_lightning.data.progress import Progress
 from fwi_lightning.data.truth import with_truth
 from fwi_lightning.errors import UserError
 from fwi_lightning.figures.histograms import count_velocities
-from fwi_lightning.inversion.quality import inspect_prediction, judge_oneself, rank_correlation
+from fwi_lightning.inversion import correct, refine
+from fwi_lightning.inversion.quality import USUAL, inspect_prediction, judge_oneself, misfit, rank_correlation
 from fwi_lightning.models import VelocityModel
+from fwi_lightning.physics import simulate
 from fwi_lightning.report.example import Example
 from fwi_lightning.report.files import write_bytes
 from fwi_lightning.report.prediction import PredictionReport, write_prediction_report
@@ -112,7 +115,7 @@ def _predict(
             batch = [dataset[place] for place in places]
             gathers = torch.stack([sample["gathers"] for sample in batch])
             answer = model.predict_answer(gathers, config.batch_size)
-            velocity = answer.velocity
+            velocity, done = improve(gathers, answer.velocity, model, config, progress)
             quality = inspect_prediction(
                 gathers, velocity, model.survey, simulated, model.known.use != "none", answer.inconsistency
             )
@@ -120,7 +123,9 @@ def _predict(
             for row, (place, sample) in enumerate(zip(places, batch, strict=True)):
                 part, line = dataset.locate(place)
                 name = {"name": part.name, "index": line}
-                results.quality.append(name | quality[row] | heads[row])
+                results.quality.append(
+                    name | quality[row] | heads[row] | {step: rows[row] for step, rows in done.items()}
+                )
                 predicted = velocity[row]
                 if "velocity" in sample:
                     scores = score_samples(predicted[None], sample["velocity"][None])
@@ -135,6 +140,44 @@ def _predict(
             results.velocity_counts = counts if results.velocity_counts is None else results.velocity_counts + counts
             progress.advance(len(places))
     return results
+
+
+def improve(
+    gathers: torch.Tensor, velocity: torch.Tensor, model: VelocityModel, config: DictConfig, progress: Progress
+) -> tuple[torch.Tensor, dict[str, list[float]]]:
+    """What conf/inference asks for after the network: the fixed point, then full waveform inversion.
+
+    Args:
+        gathers: (batch, shots, time, receivers) as recorded.
+        velocity: (batch, 1, depth, width), the network's answer, in m/s.
+        model: The network.
+        config: conf/predict.yaml.
+        progress: Where each finished inversion is shown.
+
+    Returns:
+        The improved maps; of each sample the misfit of the network's answer and after each step, by column of
+        quality.csv.
+    """
+    steps = plain(config.inference)
+    done: dict[str, list[float]] = {}
+    if steps["fixed_point"] or steps["refine"]:
+        done["misfit_network"] = misfit(gathers, velocity.clamp(*USUAL), model.survey).tolist()
+    if steps["fixed_point"]:
+        velocity = correct(
+            gathers,
+            lambda records: model.predict_answer(records, config.batch_size).velocity,
+            lambda maps: simulate(maps, model.survey),
+            **steps["fixed_point"],
+        )
+        done["misfit_fixed_point"] = misfit(gathers, velocity, model.survey).tolist()
+    if steps["refine"]:
+        found = []
+        for record, start in zip(gathers, velocity, strict=True):
+            found.append(refine(record, start, model.survey, **steps["refine"]))
+            progress.note(f"refined to {100 * found[-1].misfit:.2g} % of the record")
+        velocity = torch.stack([one.velocity for one in found])
+        done["seconds"] = [round(one.seconds, 1) for one in found]
+    return velocity, done
 
 
 def _batches(count: int, size: int) -> Iterator[range]:

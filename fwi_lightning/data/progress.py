@@ -71,6 +71,14 @@ class Progress:
         elif time.monotonic() - self._shown > LINE_SECONDS:
             self._print()
 
+    def note(self, sentence: str) -> None:
+        """Say what has just been done within a sample; on a terminal, beside the bar."""
+        if self._bar:
+            self._bar.update(self._task, description=f"{self.title} ({sentence})")
+        elif self.on_progress is None and time.monotonic() - self._shown > LINE_SECONDS:
+            self._shown = time.monotonic()
+            print(f"{self.title}: {sentence}", flush=True)
+
     def _rate(self) -> float:
         return (self.done - self._before) / max(time.monotonic() - self._begun, 1e-9)
 

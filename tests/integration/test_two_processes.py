@@ -11,7 +11,7 @@ from tests.integration.helpers import command, script
 # A model without batch norms, which see the share of a batch that their process has.
 MODEL = ["model=eva02", "model.patch=50", "model.uncertainty_head=true", "physics.samples=400"]
 MODEL += ["optimizer=sgd", "optimizer.lr=0.01"]
-WAYS = ["ddp", "fsdp"]
+WAYS = {"ddp": ["logger=wandb", "callbacks.pictures.samples=1"], "fsdp": []}
 
 
 def read(path):
@@ -44,6 +44,11 @@ def test_weights_are_those_of_one_process(runs, way):
     assert one.keys() == two.keys()
     for key, value in one.items():
         torch.testing.assert_close(two[key], value, rtol=1e-5, atol=1e-6)
+
+
+def test_one_of_them_sends_to_the_dashboard(runs):
+    (recorded,) = (runs / "ddp" / "wandb").glob("offline-run-*")
+    assert len(list((recorded / "files" / "media" / "images").rglob("*.png"))) == 1
 
 
 @pytest.mark.parametrize("way", WAYS)

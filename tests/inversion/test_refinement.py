@@ -1,0 +1,104 @@
+"""Full waveform inversion on a small survey, and its prior."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from fwi_lightning.errors import UserError
+from fwi_lightning.inversion import refine
+from fwi_lightning.inversion.refinement import total_variation
+from fwi_lightning.physics import simulate
+from fwi_lightning.survey import Survey
+
+SURVEY = Survey.surface(30, depth=24, shots=3, samples=350, sponge=30)
+
+
+@pytest.fixture(scope="module")
+def ground():
+    """Three layers with a step in the second interface, the record, and a map too smooth by far."""
+    truth = np.full(SURVEY.grid, 2000.0, np.float32)
+    truth[8:] = 2600
+    truth[15:, :17] = 3300
+    truth[18:, 17:] = 3300
+    smooth = torch.from_numpy(gaussian_filter(truth, 4))
+    truth = torch.from_numpy(truth)
+    return truth, simulate(truth, SURVEY), smooth
+
+
+def error(found, truth):
+    return float((found - truth).abs().mean())
+
+
+def test_a_smooth_map_becomes_the_layers_and_the_record_is_explained(ground):
+    truth, record, smooth = ground
+    seen = []
+    found = refine(record, smooth, SURVEY, seconds=400, misfit=0.01, on_step=lambda *row: seen.append(row))
+    assert found.velocity.shape == (1, *SURVEY.grid)
+    assert found.misfit <= 0.01 < found.start_misfit
+    assert error(found.velocity[0], truth) < 0.4 * error(smooth, truth)
+    assert found.history == seen
+    assert min(misfit for _, misfit in seen) == found.misfit
+    assert [float(found.velocity[0, SURVEY.shot_row, column]) for column in SURVEY.shot_columns] == pytest.approx(
+        [2000.0] * 3, abs=0.5
+    )
+
+
+def test_the_true_map_is_left_alone(ground):
+    truth, record, _ = ground
+    found = refine(record, truth, SURVEY)
+    assert torch.equal(found.velocity[0], truth)
+    assert found.history == []
+
+
+def test_the_budget_is_kept_and_the_map_is_never_worse(ground):
+    _, record, smooth = ground
+    found = refine(record, smooth, SURVEY, seconds=0)
+    assert found.misfit <= found.start_misfit
+    assert len(found.history) <= 1
+
+
+def test_bounds_are_kept(ground):
+    _, record, smooth = ground
+    found = refine(record, smooth, SURVEY, seconds=3, bounds=(1900, 3000))
+    assert 1900 <= float(found.velocity.min()) <= float(found.velocity.max()) <= 3000
+
+
+def test_a_last_row_of_zeros_does_not_count(ground):
+    truth, record, _ = ground
+    cut = record.clone()
+    cut[:, -1] = 0
+    assert refine(cut, truth, SURVEY).start_misfit < 1e-6
+
+
+def test_total_variation_of_a_step_is_its_height_times_its_length():
+    velocity = torch.full((10, 20), 2000.0)
+    velocity[4:] += 300
+    assert float(total_variation(velocity, 1e-3)) == pytest.approx(300 * 20, rel=1e-4)
+    assert float(total_variation(torch.full((10, 20), 2000.0), 5.0)) == pytest.approx(0, abs=1e-3)
+    assert float(total_variation(velocity, 400.0)) == pytest.approx(20 * (math.hypot(300, 400) - 400), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda record, start: (record[:2], start),
+            r"gathers have shape \(2, 350, 30\), the survey has \(3, 350, 30\)",
+        ),
+        (lambda record, start: (record, start[:20]), "the map to start from has shape"),
+        (lambda record, start: (record * float("nan"), start), "must be finite numbers"),
+    ],
+)
+def test_what_does_not_fit_is_refused(ground, change, message):
+    _, record, smooth = ground
+    with pytest.raises(UserError, match=message):
+        refine(*change(record, smooth), SURVEY)
+
+
+def test_bounds_the_wrong_way_round(ground):
+    _, record, smooth = ground
+    with pytest.raises(UserError, match="bounds must be the lowest and the highest velocity"):
+        refine(record, smooth, SURVEY, bounds=(4500, 1500))
