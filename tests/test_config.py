@@ -57,7 +57,7 @@ def test_settings_that_a_class_hands_on_are_those_of_the_class_above():
     known = known_settings(SyntheticDataModule)
     assert known[0] == "cache"
     assert {"survey_seed", "batch_size", "folds"} <= set(known)
-    assert "reading" not in known
+    assert "settings" not in known
     with pytest.raises(UserError, match=r"no setting 'batchsize'. Did you mean batch_size\?"):
         build({"_target_": "fwi_lightning.data.SyntheticDataModule", "batchsize": 3})
 

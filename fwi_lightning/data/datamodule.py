@@ -326,7 +326,10 @@ class GathersDataModule(lightning.LightningDataModule):
 
     def _reading(self) -> dict[str, Any]:
         """Settings of all loaders."""
-        return {"pin_memory": torch.cuda.is_available()} | worker_settings(self.num_workers)
+        # An iterator draws a number when it is made. From torch's own generator, of which a resumed run makes one more,
+        # that would change what a dropout draws after it.
+        generator = torch.Generator().manual_seed(self.seed)
+        return {"pin_memory": torch.cuda.is_available(), "generator": generator} | worker_settings(self.num_workers)
 
     def split_table(self) -> list[dict[str, Any]]:
         """The folds as a table: part, first_row, last_row, family, fold."""

@@ -151,7 +151,7 @@ def _known_family(folder: str) -> str | None:
 def _pairs_in(root: Path, labels: bool, refuse: Refuse) -> list[tuple[Path, Path | None]]:
     files = sorted(_array_files(root), key=_natural)
     if not files:
-        raise UserError(f"{root} holds no .npy files, nor .tif: set the data's root to the folder that does.")
+        raise UserError(f"{root} holds no .npy files: set the data's root to the folder that does.")
     velocities = {path for path in files if _is_velocity(path)}
     gathers = [path for path in files if path not in velocities]
     if not gathers:

@@ -25,7 +25,7 @@ class SyntheticDataModule(GathersDataModule):
         samples_per_family: Maps drawn of each family; 1.4 MB and about 0.03 s of two cores each. Default 100.
         samples_per_file: Samples in a file; folds keep files together. Default 20.
         survey_seed: Of the maps. Default 0.
-        **reading: As `GathersDataModule`, without `root` and `split`; another `seed` draws no other maps.
+        **settings: As `GathersDataModule`, without `root` and `split`; another `seed` draws no other maps.
 
     Raises:
         UserError: If a number is out of range or a family unknown.
@@ -38,9 +38,9 @@ class SyntheticDataModule(GathersDataModule):
         samples_per_family: int = 100,
         samples_per_file: int = 20,
         survey_seed: int = 0,
-        **reading: Any,
+        **settings: Any,
     ) -> None:
-        super().__init__(root=cache, **reading)
+        super().__init__(root=cache, **settings)
         del self.hparams["root"], self.hparams["split"]
         self.hparams.update(
             cache=cache,

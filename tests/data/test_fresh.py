@@ -247,7 +247,7 @@ def test_examples_are_pairs_before_and_after(cache):
         ({"simulate_on": "gpu"}, "simulate_on must be workers or device, got 'gpu'"),
         ({"samples_per_epic": 3}, "no setting 'samples_per_epic'. Did you mean samples_per_epoch"),
         ({"batchsize": 3}, "no setting 'batchsize'. Did you mean batch_size"),
-        ({"augment": {"crop": {"_target_": "fwi_lightning.data.augment.Crop"}}}, "does not exist"),
+        ({"augment": {"crop": {"_target_": "fwi_lightning.data.augment.Shuffle"}}}, "does not exist"),
     ],
     ids=str,
 )

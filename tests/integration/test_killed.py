@@ -11,7 +11,7 @@ import torch
 
 from tests.integration.helpers import REPOSITORY, command
 
-COMMON = ["physics.samples=400", "data.batch_size=2", "loss=l1", "trainer.max_epochs=4", "trainer.log_every_n_steps=1"]
+COMMON = ["physics.samples=400", "data.batch_size=2", "loss=l1", "trainer.max_epochs=6", "trainer.log_every_n_steps=1"]
 RUNS = {
     "changed samples, averaged weights, one cycle": [
         "model=shallow_unet",
@@ -60,10 +60,10 @@ def steps(folder) -> list[str]:
 @pytest.mark.parametrize("run", RUNS)
 def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(survey, tmp_path, run):
     words = ["data=openfwi", f"data.root={survey}", *COMMON, *RUNS[run]]
-    wait = random.uniform(0, 1)
+    wait = random.uniform(0, 0.4)
     printed = kill_after("epoch 2/", [*words, f"hydra.run.dir={tmp_path / 'killed'}"], wait)
     reached = torch.load(tmp_path / "killed" / "checkpoints" / "last.ckpt")["epoch"]
-    assert 0 <= reached < 3, f"killed {wait:.2f} s after epoch 2: {''.join(printed)}"
+    assert 0 <= reached < 5, f"killed {wait:.2f} s after epoch 2: {''.join(printed)}"
     assert command("train", f"ckpt={tmp_path / 'killed'}") == 0
     assert command("train", *words, f"hydra.run.dir={tmp_path / 'whole'}") == 0
     killed, whole = (torch.load(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("killed", "whole"))

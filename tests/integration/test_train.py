@@ -149,7 +149,7 @@ def test_load_model_rebuilds_from_the_checkpoint_alone(trained):
         (["data.batch_size=0"], "batch_size must be a whole number of at least 1, got 0"),
         (["seed=abc"], "seed must be a whole number of at least 0, got 'abc'"),
         (["folds=1"], "folds must be a whole number of at least 2, got 1"),
-        (["optimizer.lr=-1"], "optimizer.lr must be a number above 0, got -1"),
+        (["optimizer.lr=-1"], "optimizer.lr must be a number of at least 0, got -1"),
         (["trainer.precision=17"], "trainer: "),
         (["trainer.precision=16-mixed", "trainer.accelerator=cpu"], "trains in float16, which needs a GPU"),
         (["trainer.precision=bf16-true"], "would round the true maps to 2 or 16 m/s: use bf16-mixed"),

@@ -25,14 +25,9 @@ def runs(survey, tmp_path_factory):
     words = ["data=openfwi", f"data.root={survey}", *MODEL, "trainer.max_epochs=1", "~callbacks.ema"]
     one = [*words, "trainer=cpu", "data.batch_size=8", "data.eval_batch_size=3", f"hydra.run.dir={folder / 'one'}"]
     assert command("train", *one) == 0
-    for way in WAYS:
-        two = [
-            f"trainer={way}",
-            "trainer.accelerator=cpu",
-            "trainer.devices=2",
-            "data.batch_size=4",
-            "data.eval_batch_size=1",
-        ]
+    for way, more in WAYS.items():
+        two = [*more, f"trainer={way}", "trainer.accelerator=cpu", "trainer.devices=2"]
+        two += ["data.batch_size=4", "data.eval_batch_size=1"]
         done = script("train.py", *words, *two, f"hydra.run.dir={folder / way}")
         assert done.returncode == 0, done.stdout + done.stderr
     return folder
