@@ -6,7 +6,7 @@ Worker processes import this module, so it imports no Lightning.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from numbers import Real
 
@@ -130,33 +130,31 @@ class Balanced:
 
     def sample(self, epoch: int, index: int) -> Sample:
         """A sample, recorded or to be simulated."""
-        plan = self.plan(epoch)
-        source, place = int(plan.sources[index]), int(plan.places[index])
-        if source == FIRST:
-            return self.recorded.sample(epoch, place)
-        if source == SECOND:
-            assert self.second is not None
-            sample = self.second.sample(epoch, place)
-            return Sample(**{**vars(sample), "index": self.first_number + sample.index})
-        family = int(plan.families[index])
-        return drawn_sample(
-            self.survey,
-            (self.names[family], family),
-            (self.seed, epoch, index),
-            self.next_number + epoch * self.samples + index,
-            bool(self.recorded.dataset.illumination),
-        )
+        recorded, place, family = self._origin(epoch, index)
+        if recorded is None:
+            return drawn_sample(
+                self.survey,
+                (self.names[family], family),
+                (self.seed, epoch, index),
+                self.next_number + epoch * self.samples + index,
+                bool(self.recorded.dataset.illumination),
+            )
+        sample = recorded.sample(epoch, place)
+        # Numbers of the second source follow those of the first.
+        return sample if recorded is self.recorded else replace(sample, index=self.first_number + sample.index)
 
     def velocity(self, epoch: int, index: int) -> Tensor:
         """Its map alone, (1, depth, width) in m/s."""
+        recorded, place, family = self._origin(epoch, index)
+        if recorded is None:
+            return drawn_map(self.survey, self.names[family], (self.seed, epoch, index))
+        return recorded.velocity(epoch, place)
+
+    def _origin(self, epoch: int, index: int) -> tuple[Recorded | None, int, int]:
+        """The recorded samples that a sample is of, None if it is fresh; its place there; its family."""
         plan = self.plan(epoch)
-        source, place = int(plan.sources[index]), int(plan.places[index])
-        if source == FIRST:
-            return self.recorded.velocity(epoch, place)
-        if source == SECOND:
-            assert self.second is not None
-            return self.second.velocity(epoch, place)
-        return drawn_map(self.survey, self.names[int(plan.families[index])], (self.seed, epoch, index))
+        recorded = {FIRST: self.recorded, SECOND: self.second, FRESH: None}[int(plan.sources[index])]
+        return recorded, int(plan.places[index]), int(plan.families[index])
 
     def families(self, epoch: int) -> NDArray[np.int64]:
         """Family of each sample of an epoch, (samples,)."""
