@@ -109,8 +109,10 @@ def refine(
         x = problem.start
         for stage in stages:
             settings = {"maxiter": stage.iterations, "maxcor": 20, "maxfun": 10**9, "ftol": 0.0, "gtol": 0.0}
-            objective = lambda x, stage=stage: problem(x, stage)  # noqa: E731
-            x = minimize(objective, x, jac=True, method="L-BFGS-B", bounds=problem.limits, options=settings).x
+            found = minimize(
+                problem, x, args=(stage,), jac=True, method="L-BFGS-B", bounds=problem.limits, options=settings
+            )
+            x = found.x
     except _Enough:
         pass
     problem.found.seconds = time.monotonic() - problem.begun
@@ -132,9 +134,15 @@ class _Problem:
     ) -> None:
         self.begun = time.monotonic()
         if tuple(gathers.shape) != survey.gathers_shape:
-            raise UserError(f"gathers have shape {tuple(gathers.shape)}, the survey has {survey.gathers_shape}.")
+            raise UserError(
+                f"gathers have shape {tuple(gathers.shape)}, the survey has {survey.gathers_shape}: give the survey "
+                "that recorded them."
+            )
         if tuple(start.shape[-2:]) != survey.grid or start.numel() != survey.grid[0] * survey.grid[1]:
-            raise UserError(f"the map to start from has shape {tuple(start.shape)}, the survey has {survey.grid}.")
+            raise UserError(
+                f"the map to start from has shape {tuple(start.shape)}, the survey has {survey.grid}: give a map of "
+                "its grid."
+            )
         if not (gathers.isfinite().all() and start.isfinite().all()):
             raise UserError("gathers and the map to start from must be finite numbers: mend or leave out the sample.")
         if not 0 < bounds[0] < bounds[1]:
