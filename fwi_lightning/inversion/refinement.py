@@ -2,72 +2,52 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 from scipy.optimize import minimize
 from torch import Tensor
 
 from fwi_lightning.errors import UserError
-from fwi_lightning.physics import simulate
-from fwi_lightning.physics.fingerprint import source_velocity
-from fwi_lightning.physics.misfit import relative_rms
+from fwi_lightning.inversion.curvature import gauss_newton_matrix
+from fwi_lightning.inversion.newton import Areas, GaussNewton
+from fwi_lightning.inversion.objective import Enough, Objective, Refined
+from fwi_lightning.inversion.priors import TEXTURES, GaussianProcess, Prior, TotalVariation
 from fwi_lightning.survey import OPENFWI, Survey
 
-
-@dataclass(frozen=True)
-class Stage:
-    """A stretch of the inversion with one prior.
-
-    Attributes:
-        weight: Of the total variation, per m/s; the data term is half the mean square of the residual.
-        smoothing: m/s below which a step between cells counts less than in proportion.
-        iterations: At most.
-    """
-
-    weight: float
-    smoothing: float
-    iterations: int
-
-
-STAGES = (
-    Stage(1.5e-8, 10.0, 60),
-    Stage(3e-9, 3.0, 120),
-    Stage(6e-10, 1.0, 200),
-    Stage(1e-10, 1.0, 200),
-    Stage(2e-11, 0.5, 100_000),
-)
-"""The weight has to go on falling: the record hardly feels the deepest part, which one that is held would flatten."""
+PRIORS = ("auto", "layers", "flat", *TEXTURES)
 
 SCALE = 1000.0
 """m/s to a unit of the optimiser."""
 
+WINDOWS = (0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
+"""Shares of the record that L-BFGS listens to, one after the other: what is above has to be right first."""
 
-@dataclass
-class Refined:
-    """What an inversion has found.
+STRIDES = 12
+"""Iterations of L-BFGS in each window."""
 
-    Attributes:
-        velocity: (1, depth, width) float32 in m/s: of all maps that were simulated the one with the least misfit.
-        misfit: Its relative rms residual; see `relative_rms`.
-        start_misfit: That of the map it started from.
-        seconds: How long it took.
-        history: (seconds, misfit) of each simulation with its gradient.
-    """
+SHARE = 0.1
+"""The total variation's share of the objective in L-BFGS, in units of the data's."""
 
-    velocity: Tensor
-    misfit: float
-    start_misfit: float
-    seconds: float = 0.0
-    history: list[tuple[float, float]] = field(default_factory=list)
+WEIGHTS = {"layers": (5.0, 1.0), "flat": (5.0, 0.5), "Style_A": (1.0, 1.0), "Style_B": (1.0, 1.0)}
+"""The prior's share of the objective in Gauss-Newton steps, in units of the data's, and how its weight falls beyond."""
 
+SMOOTHING = 10.0
+"""m/s, of the total variation where 5 % of the record and more is left; in proportion to it below."""
 
-class _Enough(Exception):  # noqa: N818 - not an error
-    """The budget is spent, or the map is good enough."""
+SHARPEST = 0.3
+"""m/s, the least smoothing."""
+
+LARGEST = 20_000
+"""Cells up to which the curvature is written out; it takes 4 bytes for each pair of them."""
+
+FLAT = 1e-3
+"""Relative rms difference up to which two gathers count as those of flat layers."""
 
 
 def refine(
@@ -75,126 +55,140 @@ def refine(
     start: Tensor,
     survey: Survey = OPENFWI,
     seconds: float = 60.0,
-    misfit: float = 1e-3,
+    misfit: float = 1e-5,
     bounds: tuple[float, float] = (1500.0, 4500.0),
-    stages: Sequence[Stage] = STAGES,
+    prior: str = "auto",
     on_step: Callable[[float, float], None] | None = None,
 ) -> Refined:
-    """Minimise the difference of the records plus a total variation whose weight falls, by L-BFGS within bounds.
+    """Minimise the difference of the records plus a prior whose weight falls with it.
 
-        J(v) = 1/2 mean of (t (F(v) - d))^2  +  weight * sum over cells of sqrt(|grad v|^2 + smoothing^2),
-
-    F being the simulator with its exact gradient, t the time in seconds (late arrivals, from the deep part, are weak),
-    |grad v| the difference to the next cells in m/s. The velocity at the shots, which a clean record gives away, is
-    held. The smallest velocity, which the sponge depends on, counts as a constant in each gradient.
+    Far from the answer by L-BFGS, which takes long strides at the price of a gradient; then by Gauss-Newton steps,
+    which see how the record depends on all cells together and so reach the deep ones. See `Objective` for the misfit,
+    `fwi_lightning.inversion.priors` for what is assumed of a map.
 
     Args:
         gathers: (shots, time, receivers) as recorded.
         start: (1, depth, width) or (depth, width) in m/s, such as a network's answer.
         survey: The survey. Default: OpenFWI's.
-        seconds: Time to spend; a gradient that has begun is finished. Default 60.
-        misfit: Relative rms residual at which the map is good enough. Default 0.001.
+        seconds: Time to spend; no step begins that would not end within it. Default 60.
+        misfit: Relative rms residual at which the map is good enough. Default 0.00001.
         bounds: Lowest and highest velocity, m/s. Default (1500, 4500).
-        stages: The priors one after the other. Default `STAGES`.
-        on_step: Called with seconds and misfit after each gradient. Default: nothing.
+        prior: "layers" (piecewise constant), "flat" (the same in every column), "Style_A" or "Style_B" (their
+            textures), or "auto": flat where the record says so, else layers. Default "auto".
+        on_step: Called with seconds and misfit after each simulation. Default: nothing.
 
     Returns:
         The best map found, never worse than the start in data space.
 
     Raises:
-        UserError: If the shapes do not fit the survey, or a value is not finite.
+        UserError: If the shapes do not fit the survey, a value is not finite, or the prior is unknown.
     """
-    problem = _Problem(gathers, start, survey, bounds, seconds, misfit, on_step)
-    try:
-        x = problem.start
-        for stage in stages:
-            settings = {"maxiter": stage.iterations, "maxcor": 20, "maxfun": 10**9, "ftol": 0.0, "gtol": 0.0}
-            found = minimize(
-                problem, x, args=(stage,), jac=True, method="L-BFGS-B", bounds=problem.limits, options=settings
-            )
-            x = found.x
-    except _Enough:
-        pass
-    problem.found.seconds = time.monotonic() - problem.begun
-    return problem.found
+    if prior not in PRIORS:
+        raise UserError(f"prior must be {', '.join(PRIORS[:-1])} or {PRIORS[-1]}, got {prior!r}.")
+    objective = Objective(gathers, start, survey, bounds, seconds, misfit, on_step)
+    if prior == "auto":
+        prior = "flat" if looks_flat(objective.gathers, survey) else "layers"
+    whole = objective
+    if prior == "flat":
+        # Each shot over flat ground tells the same.
+        shot = survey.shots // 2
+        alone = replace(survey, shot_columns=(survey.shot_columns[shot],))
+        objective = Objective(gathers[shot : shot + 1], start, alone, bounds, whole.left(), misfit, on_step)
+    with suppress(Enough):
+        _refine(objective, prior)
+    if objective is not whole:
+        whole.adopt(objective.found.velocity, objective.found.history)
+    if prior in ("layers", "flat"):
+        # OpenFWI's layers have whole numbers; whether these are the ones the record decides.
+        whole.adopt(whole.found.velocity.round())
+    whole.found.seconds = seconds - whole.left()
+    return whole.found
 
 
-class _Problem:
-    """The objective, its gradient, and the best map so far."""
+def _refine(objective: Objective, prior: str) -> None:
+    """Both methods one after the other.
 
-    def __init__(
-        self,
-        gathers: Tensor,
-        start: Tensor,
-        survey: Survey,
-        bounds: tuple[float, float],
-        seconds: float,
-        misfit: float,
-        on_step: Callable[[float, float], None] | None,
-    ) -> None:
-        self.begun = time.monotonic()
-        if tuple(gathers.shape) != survey.gathers_shape:
-            raise UserError(
-                f"gathers have shape {tuple(gathers.shape)}, the survey has {survey.gathers_shape}: give the survey "
-                "that recorded them."
-            )
-        if tuple(start.shape[-2:]) != survey.grid or start.numel() != survey.grid[0] * survey.grid[1]:
-            raise UserError(
-                f"the map to start from has shape {tuple(start.shape)}, the survey has {survey.grid}: give a map of "
-                "its grid."
-            )
-        if not (gathers.isfinite().all() and start.isfinite().all()):
-            raise UserError("gathers and the map to start from must be finite numbers: mend or leave out the sample.")
-        if not 0 < bounds[0] < bounds[1]:
-            raise UserError(f"bounds must be the lowest and the highest velocity in m/s, got {list(bounds)}.")
-        self.gathers, self.survey = gathers.float().cpu(), survey
-        self.seconds, self.enough, self.on_step = seconds, misfit, on_step
-        # Recorded data may end with a sample of zeros, which is none of the ground's.
-        weight = survey.time_step * torch.arange(survey.samples, dtype=torch.float32)[:, None]
-        weight[-1] = 0
-        self.weight = weight
-        velocity = start.detach().float().cpu().reshape(survey.grid).clamp(*bounds)
-        low, high = np.full(survey.grid, bounds[0]), np.full(survey.grid, bounds[1])
-        known = source_velocity(self.gathers[None], survey)[0]
-        for column, value in zip(survey.shot_columns, known.tolist(), strict=True):
-            if bounds[0] <= value <= bounds[1]:  # not for NaN
-                velocity[survey.shot_row, column] = value
-                low[survey.shot_row, column] = high[survey.shot_row, column] = value
-        self.limits = list(zip((low / SCALE).ravel(), (high / SCALE).ravel(), strict=True))
-        self.start = velocity.double().numpy().ravel() / SCALE
-        record = simulate(velocity, survey)
-        first = float(relative_rms(self.gathers[None], record[None])[0])
-        self.found = Refined(velocity[None].clone(), first, first)
+    Raises:
+        Enough: As `Objective`.
+    """
+    objective.check()
+    depth, width = objective.survey.grid
+    cells = torch.arange(depth * width).reshape(depth, width)
+    areas = Areas(cells // width if prior == "flat" else cells, objective.held)
+    values = areas.mean(objective.start)
+    values[areas.of_cell[objective.held]] = objective.start[objective.held]
+    small = cells.numel() <= LARGEST
+    importance = torch.ones(depth, width, dtype=torch.float64)
+    if small:
+        importance = sensitivity(objective, areas.spread(values))
+    texture = GaussianProcess(objective.start, TEXTURES[prior]) if prior in TEXTURES else None
 
-    def __call__(self, x: NDArray[np.float64], stage: Stage) -> tuple[float, NDArray[np.float64]]:
-        """Objective and gradient in units of the optimiser."""
-        if self.found.misfit <= self.enough or time.monotonic() - self.begun > self.seconds:
-            raise _Enough
-        velocity = torch.from_numpy(x.reshape(self.survey.grid) * SCALE).float().requires_grad_()
-        record = simulate(velocity, self.survey)
-        data = 0.5 * (self.weight * (record - self.gathers)).square().mean()
-        total = data + stage.weight * total_variation(velocity, stage.smoothing)
-        (gradient,) = torch.autograd.grad(total, velocity)
-        self._note(velocity.detach(), record.detach())
-        return float(total.detach()), gradient.double().numpy().ravel() * SCALE
+    def make(velocity: Tensor, misfit: float) -> Prior:
+        sharp = max(SMOOTHING * min(1.0, misfit / 0.05), SHARPEST)
+        return texture or TotalVariation(importance, sharp)
 
-    def _note(self, velocity: Tensor, record: Tensor) -> None:
-        misfit = float(relative_rms(self.gathers[None], record[None])[0])
-        seconds = time.monotonic() - self.begun
-        self.found.history.append((seconds, misfit))
-        if misfit < self.found.misfit:
-            self.found.velocity, self.found.misfit = velocity[None].clone(), misfit
-        if self.on_step is not None:
-            self.on_step(seconds, misfit)
+    windows: Sequence[float] = WINDOWS
+    while True:
+        values = _descend(objective, areas, values, importance, windows)
+        if small:
+            values = GaussNewton(objective, areas, make, *WEIGHTS[prior]).run(values)
+        windows = WINDOWS[-1:]
 
 
-def total_variation(velocity: Tensor, smoothing: float) -> Tensor:
-    """Sum over cells of sqrt(|grad v|^2 + smoothing^2), less that of a uniform map (Rudin, Osher and Fatemi, 1992).
+def sensitivity(objective: Objective, velocity: Tensor) -> Tensor:
+    """How much the record feels each cell: the root of the curvature's diagonal, at most 1, that of the tenth row.
 
     Args:
+        objective: The misfit.
         velocity: (depth, width) in m/s.
-        smoothing: m/s.
+
+    Returns:
+        (depth, width) float64.
     """
-    down = torch.nn.functional.pad(velocity.diff(dim=0), (0, 0, 0, 1))
-    across = torch.nn.functional.pad(velocity.diff(dim=1), (0, 1))
-    return ((down.square() + across.square() + smoothing**2).sqrt() - smoothing).sum()
+    matrix = gauss_newton_matrix(velocity.float(), objective.survey, objective.weight)
+    felt = gaussian_filter(matrix.diagonal().reshape(objective.survey.grid).double().numpy(), 2)
+    return torch.from_numpy(np.sqrt(felt / np.median(felt[:10]))).clamp(1e-3, 1)
+
+
+def _descend(
+    objective: Objective, areas: Areas, values: Tensor, importance: Tensor, windows: Sequence[float]
+) -> Tensor:
+    """L-BFGS within bounds (Byrd, Lu, Nocedal and Zhu, 1995), with a total variation."""
+    low, high = (np.full(areas.count, bound / SCALE) for bound in objective.bounds)
+    x = values.numpy() / SCALE
+    low[areas.held.numpy()] = high[areas.held.numpy()] = x[areas.held.numpy()]
+    limits = list(zip(low, high, strict=True))
+    variation = TotalVariation(importance, SMOOTHING)
+    for window in windows:
+        objective.listen(window)
+        velocity = areas.spread(torch.from_numpy(x * SCALE))
+        weight = SHARE * objective.value(velocity) / max(variation.energy(velocity)[0], 1e-12)
+
+        def total(x: NDArray[np.float64], weight: float) -> tuple[float, NDArray[np.float64]]:
+            velocity = areas.spread(torch.from_numpy(x * SCALE))
+            data, slope = objective.gradient(velocity)
+            energy, pull = variation.energy(velocity)
+            return data + weight * energy, areas.collect(slope + weight * pull).numpy() * SCALE
+
+        settings = {"maxiter": STRIDES, "maxcor": 20, "maxfun": 10**9, "ftol": 0.0, "gtol": 0.0}
+        x = minimize(total, x, args=(weight,), jac=True, method="L-BFGS-B", bounds=limits, options=settings).x
+    return torch.from_numpy(x * SCALE)
+
+
+def looks_flat(gathers: Tensor, survey: Survey) -> bool:
+    """Whether the ground is the same in every column: then a trace depends on its offset alone.
+
+    Args:
+        gathers: (shots, time, receivers) as recorded.
+        survey: The survey.
+    """
+    place = {column: index for index, column in enumerate(survey.receiver_columns)}
+    first = survey.shot_columns[0]
+    for shot, column in enumerate(survey.shot_columns[1:], start=1):
+        shared = [receiver for receiver in place if receiver - first + column in place]
+        if shared:
+            here = gathers[shot, :-1, [place[receiver - first + column] for receiver in shared]]
+            there = gathers[0, :-1, [place[receiver] for receiver in shared]]
+            if float((here - there).norm()) > FLAT * float(there.norm()):
+                return False
+    return True

@@ -1,0 +1,178 @@
+"""The Gauss-Newton matrix of the waveform misfit, written out: how much the record feels each pair of cells.
+
+By reciprocity one simulation from each shot and one from each receiver make every derivative of the record. A change dv
+of the velocity in cell x radiates 2 dv / v (p_next - 2 p + p_previous), and what the receiver hears of that is what x
+would hear of a shot at the receiver. With P_s and P_r for the fields of shots there, in the frequency domain,
+
+    d record(s, r) / dv(x) = -2 / v^3 (2 - 2 cos(omega dt)) / dt^2  P_s(x) P_r(x) / W  exp(-i omega dt),
+
+W the wavelet (dt^2 omega^2 for small dt; the scheme's own difference is exact). The derivation for the continuous
+equation is that of Pratt, Shin and Hicks (1998, Geophysical Journal International 133). In time it is cut to the
+record, weighted, and multiplied with itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.fft import next_fast_len
+from torch import Tensor
+
+from fwi_lightning.physics import simulate
+from fwi_lightning.physics.wavefields import wavefields
+from fwi_lightning.survey import Survey
+
+HIGHEST = 10 / 3
+"""Peak frequencies of a Ricker wavelet above which it has less than a thousandth of its peak."""
+
+MARGIN = 20
+"""Cells of the padding that count for the edge cells which they repeat; those further out hardly matter."""
+
+FEW = 100
+"""Areas up to which one simulation for each is cheaper. They reach to the end of the padding, too."""
+
+STEP = 5.0
+"""m/s, of the differences: small beside what bends the record, large beside rounding."""
+
+SLOWEST = 1500.0
+"""m/s: receivers may be left out as far as two of those used stand closer than two thirds of its shortest wave."""
+
+
+class _Sampling(NamedTuple):
+    """What part of the record the matrix is made of; a matrix that is a percent off converges as well.
+
+    Attributes:
+        every: Time samples from one that is used to the next.
+        receivers: Columns of the receivers that are used.
+    """
+
+    every: int
+    receivers: tuple[int, ...]
+
+
+def _sampling(survey: Survey) -> _Sampling:
+    highest = HIGHEST * survey.frequency
+    every = max(1, math.floor(1 / (2.5 * highest * survey.time_step)))
+    apart = max(1, math.floor(2 / 3 * SLOWEST / highest / survey.spacing))
+    return _Sampling(every, survey.receiver_columns[::apart])
+
+
+class Derivative:
+    """The derivative of a survey's record with respect to each cell of a map.
+
+    Args:
+        velocity: (depth, width) in m/s, on the CPU.
+        survey: The survey.
+    """
+
+    def __init__(self, velocity: Tensor, survey: Survey) -> None:
+        self.survey = survey
+        self.every, self.receivers = _sampling(survey)
+        self.margin = min(MARGIN, survey.sponge)
+        self.times = -(-survey.samples // self.every)
+        self.length = next_fast_len(2 * self.times, real=True)
+        step = survey.time_step
+        frequencies = np.fft.rfftfreq(self.length, step * self.every)
+        self.bins = np.flatnonzero((frequencies > 0) & (frequencies <= HIGHEST * survey.frequency))
+        omega = torch.from_numpy(2 * math.pi * frequencies[self.bins])
+        self._shots = self._fields(velocity, survey.shot_columns, survey.shot_row)
+        self._echoes = self._fields(velocity, self.receivers, survey.receiver_row)
+        wavelet = torch.from_numpy(survey.wavelet())
+        spectrum = (wavelet * torch.exp(-1j * omega[:, None] * step * torch.arange(survey.samples))).sum(dim=1)
+        factor = -(2 - 2 * torch.cos(omega * step)) / step**2 / spectrum * torch.exp(-1j * omega * step) * self.every
+        padded = torch.nn.functional.pad(velocity[None, None], (self.margin,) * 4, mode="replicate")[0, 0]
+        self._factor = (2 / padded.double() ** 3)[..., None].float() * factor.to(torch.complex64)
+
+    def _fields(self, velocity: Tensor, columns: tuple[int, ...], row: int) -> Tensor:
+        """Spectra of the fields of shots, (shots, rows, columns, bins) complex."""
+        survey = dataclasses.replace(self.survey, shot_columns=columns, shot_row=row)
+        spectra = [
+            torch.fft.rfft(field, n=self.length)[..., self.bins]
+            for field in wavefields(velocity, survey, self.every, self.margin)
+        ]
+        return torch.stack(spectra)
+
+    def of_shot(self, shot: int, weight: Tensor) -> Tensor:
+        """The derivative of one gather, (cells, receivers x times) float32 per m/s.
+
+        Args:
+            shot: Number of the shot.
+            weight: (times,), what each time sample is multiplied by.
+        """
+        source = self._shots[shot] * self._factor
+        back = self._to_time(weight)
+        result = torch.empty(self.survey.grid[0] * self.survey.grid[1], len(self.receivers), self.times)
+        for place, echo in enumerate(self._echoes):
+            inside = _fold(_fold(source * echo, self.margin, 0), self.margin, 1).flatten(0, 1)
+            result[:, place] = torch.view_as_real(inside).flatten(1) @ back
+        return result.flatten(1)
+
+    def _to_time(self, weight: Tensor) -> Tensor:
+        """The weighted inverse Fourier transform as a matrix, (2 bins, times)."""
+        phase = 2 * math.pi / self.length * torch.from_numpy(self.bins)[:, None] * torch.arange(self.times)
+        parts = torch.stack([phase.cos(), -phase.sin()], dim=1).flatten(0, 1)
+        return (2 / self.length * parts * weight).float()
+
+
+def gauss_newton_matrix(velocity: Tensor, survey: Survey, weight: Tensor, areas: Tensor | None = None) -> Tensor:
+    """The curvature of 1/2 mean of (weight (F(v) - d))^2, its second derivative less the part with the residual in it.
+
+    Args:
+        velocity: (depth, width) in m/s, on the CPU.
+        survey: The survey.
+        weight: (time,), the weight of each time sample of the record.
+        areas: (depth, width), number of the area of each cell; cells of an area share one velocity; more than `FEW`
+            must be single cells. Default: each cell is its own.
+
+    Returns:
+        (areas, areas) per (m/s)^2, symmetric; float32, or float64 of up to `FEW` areas.
+    """
+    velocity = velocity.detach().float()
+    if areas is not None and int(areas.max()) < FEW:
+        rows = _differences(velocity, survey, areas)
+        rows *= weight[:, None]
+        return rows.flatten(1) @ rows.flatten(1).T / rows[0].numel()
+    derivative = Derivative(velocity, survey)
+    matrix = torch.zeros(velocity.numel(), velocity.numel())
+    with _fast_products():
+        for shot in range(survey.shots):
+            rows = derivative.of_shot(shot, weight[:: derivative.every])
+            matrix.addmm_(rows, rows.T)
+    used = len(derivative.receivers) / derivative.every
+    return matrix.div_(survey.shots * survey.samples * used)
+
+
+def _differences(velocity: Tensor, survey: Survey, areas: Tensor) -> Tensor:
+    """The derivative with respect to areas, (areas, shots, time, receivers) float64 per m/s, by differences."""
+    count = int(areas.max()) + 1
+    changed = torch.stack([velocity, *(velocity + STEP * (areas == area) for area in range(count))])
+    records = simulate(changed, survey, velocity.min().expand(len(changed))).double()
+    return (records[1:] - records[0]) / STEP
+
+
+@contextmanager
+def _fast_products() -> Iterator[None]:
+    """Products of float32 matrices from bfloat16 factors, where the processor has units for them.
+
+    The derivatives are rounded to three digits, their squares are not: the matrix remains one of squares.
+    """
+    settings = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before = settings.fp32_precision
+    settings.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        settings.fp32_precision = before
+
+
+def _fold(fields: Tensor, margin: int, dim: int) -> Tensor:
+    """Add what belongs to the margin to the edge cells that it repeats, along one dimension."""
+    before, inside, after = fields.split([margin, fields.shape[dim] - 2 * margin, margin], dim)
+    first, middle, last = inside.split([1, inside.shape[dim] - 2, 1], dim)
+    return torch.cat([first + before.sum(dim, keepdim=True), middle, last + after.sum(dim, keepdim=True)], dim)

@@ -1,0 +1,175 @@
+"""The misfit of one sample as a function of what is sought, and the best map that was seen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from fwi_lightning.errors import UserError
+from fwi_lightning.physics import simulate
+from fwi_lightning.physics.fingerprint import source_velocity
+from fwi_lightning.physics.misfit import relative_rms
+from fwi_lightning.survey import Survey
+
+
+@dataclass
+class Refined:
+    """What an inversion has found.
+
+    Attributes:
+        velocity: (1, depth, width) float32 in m/s: of all maps that were simulated the one with the least misfit.
+        misfit: Its relative rms residual; see `relative_rms`.
+        start_misfit: That of the map it started from.
+        seconds: How long it took.
+        history: (seconds, misfit) of each simulation.
+    """
+
+    velocity: Tensor
+    misfit: float
+    start_misfit: float
+    seconds: float = 0.0
+    history: list[tuple[float, float]] = field(default_factory=list)
+
+
+class Enough(Exception):  # noqa: N818 - not an error
+    """The budget is spent, or the map is good enough."""
+
+
+class Objective:
+    """J(v) = 1/2 mean of (t (F(v) - d))^2, t the time in seconds.
+
+    Late arrivals, from the deep part, are weak: the time makes up for it. The velocity at the shots, which a clean
+    record gives away, is held. The smallest velocity, which the sponge depends on, counts as a constant.
+
+    Attributes:
+        start: (depth, width) float64 in m/s, the map to start from, within the bounds and right at the shots.
+        held: (depth, width), the cells whose velocity is known.
+        weight: (time,), t in seconds; 0 for the last sample, which some families store as zeros.
+        found: The best map so far.
+
+    Args:
+        gathers: (shots, time, receivers) as recorded.
+        start: (1, depth, width) or (depth, width) in m/s.
+        survey: The survey.
+        bounds: Lowest and highest velocity, m/s.
+        seconds: Time to spend.
+        misfit: Relative rms residual at which the map is good enough.
+        on_step: Called with seconds and misfit after each simulation.
+
+    Raises:
+        UserError: If the shapes do not fit the survey, or a value is not finite.
+    """
+
+    def __init__(
+        self,
+        gathers: Tensor,
+        start: Tensor,
+        survey: Survey,
+        bounds: tuple[float, float],
+        seconds: float,
+        misfit: float,
+        on_step: Callable[[float, float], None] | None,
+    ) -> None:
+        self.begun = time.monotonic()
+        _check(gathers, start, survey, bounds)
+        self.gathers, self.survey, self.bounds = gathers.float().cpu(), survey, bounds
+        self._seconds, self._enough, self._on_step = seconds, misfit, on_step
+        self.weight = self.listen(1.0)
+        velocity = start.detach().float().cpu().reshape(survey.grid).clamp(*bounds)
+        self.held = torch.zeros(survey.grid, dtype=torch.bool)
+        known = source_velocity(self.gathers[None], survey)[0]
+        for column, value in zip(survey.shot_columns, known.tolist(), strict=True):
+            if bounds[0] <= value <= bounds[1]:  # not for NaN
+                velocity[survey.shot_row, column] = value
+                self.held[survey.shot_row, column] = True
+        self.start = velocity.double()
+        first = float(relative_rms(self.gathers[None], simulate(velocity, survey)[None])[0])
+        self.found = Refined(velocity[None].clone(), first, first)
+
+    def listen(self, share: float) -> Tensor:
+        """Let only the first part of the record count from now on, which knows of the upper part of the map alone.
+
+        Args:
+            share: Of the record; its end is smooth over a hundredth of it.
+
+        Returns:
+            The weight, (time,): t in seconds within the share, 0 after it.
+        """
+        time = torch.arange(self.survey.samples, dtype=torch.float32) / self.survey.samples
+        self.weight = self.survey.time_step * self.survey.samples * time
+        if share < 1:
+            self.weight = self.weight * torch.sigmoid(100 * (share - time)) / share
+        self.weight[-1] = 0
+        return self.weight
+
+    def left(self) -> float:
+        """Seconds that are left of the budget."""
+        return self._seconds - (time.monotonic() - self.begun)
+
+    def check(self, needed: float = 0.0) -> None:
+        """End the inversion if the map is good enough or fewer seconds are left than needed.
+
+        Raises:
+            Enough: If so.
+        """
+        if self.found.misfit <= self._enough or self.left() < needed:
+            raise Enough
+
+    def value(self, velocity: Tensor) -> float:
+        """J at a map, (depth, width) float64 in m/s."""
+        self.check()
+        with torch.no_grad():
+            return self._judge(velocity.float(), simulate(velocity.float(), self.survey))
+
+    def gradient(self, velocity: Tensor) -> tuple[float, Tensor]:
+        """J and its gradient, (depth, width) float64, at a map, (depth, width) float64 in m/s."""
+        self.check()
+        variable = velocity.float().requires_grad_()
+        record = simulate(variable, self.survey)
+        residual = self.weight[:, None] * (record.detach() - self.gathers)
+        record.backward(self.weight[:, None] * residual / residual.numel())
+        assert variable.grad is not None
+        return self._judge(variable.detach(), record.detach()), variable.grad.double()
+
+    def adopt(self, velocity: Tensor, history: Sequence[tuple[float, float]] = ()) -> None:
+        """Take over a map from elsewhere, (1, depth, width) in m/s, if it explains the record better.
+
+        Args:
+            velocity: The map.
+            history: How it was found, to be added to what is there.
+        """
+        self.found.history.extend(history)
+        misfit = float(relative_rms(self.gathers[None], simulate(velocity, self.survey))[0])
+        if misfit < self.found.misfit:
+            self.found.velocity, self.found.misfit = velocity, misfit
+
+    def _judge(self, velocity: Tensor, record: Tensor) -> float:
+        misfit = float(relative_rms(self.gathers[None], record[None])[0])
+        seconds = time.monotonic() - self.begun
+        self.found.history.append((seconds, misfit))
+        if misfit < self.found.misfit:
+            self.found.velocity, self.found.misfit = velocity[None].clone(), misfit
+        if self._on_step is not None:
+            self._on_step(seconds, misfit)
+        return 0.5 * float((self.weight[:, None] * (record - self.gathers)).double().square().mean())
+
+
+def _check(gathers: Tensor, start: Tensor, survey: Survey, bounds: tuple[float, float]) -> None:
+    if tuple(gathers.shape) != survey.gathers_shape:
+        raise UserError(
+            f"gathers have shape {tuple(gathers.shape)}, the survey has {survey.gathers_shape}: give the survey "
+            "that recorded them."
+        )
+    if tuple(start.shape[-2:]) != survey.grid or start.numel() != survey.grid[0] * survey.grid[1]:
+        raise UserError(
+            f"the map to start from has shape {tuple(start.shape)}, the survey has {survey.grid}: give a map of "
+            "its grid."
+        )
+    if not (gathers.isfinite().all() and start.isfinite().all()):
+        raise UserError("gathers and the map to start from must be finite numbers: mend or leave out the sample.")
+    if not 0 < bounds[0] < bounds[1]:
+        raise UserError(f"bounds must be the lowest and the highest velocity in m/s, got {list(bounds)}.")

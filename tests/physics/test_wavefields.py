@@ -1,0 +1,43 @@
+"""The stored fields against the record, and against the plain scheme."""
+
+import numpy as np
+import pytest
+import torch
+
+from fwi_lightning.errors import UserError
+from fwi_lightning.physics import simulate
+from fwi_lightning.physics.wavefields import wavefields
+from fwi_lightning.survey import Survey
+
+SURVEY = Survey.surface(24, depth=20, shots=3, samples=200, sponge=12)
+
+
+@pytest.fixture(scope="module")
+def velocity():
+    generator = torch.Generator().manual_seed(0)
+    return 2000 + 1500 * torch.rand(SURVEY.grid, generator=generator)
+
+
+def test_the_receivers_hear_the_field_where_they_stand(velocity):
+    fields = wavefields(velocity, SURVEY, every=5, margin=3)
+    assert fields.shape == (3, 26, 30, 40)
+    heard = fields[:, 3 + SURVEY.receiver_row, 3:-3].transpose(1, 2)
+    record = simulate(velocity, SURVEY)[:, ::5]
+    np.testing.assert_allclose(heard, record, atol=1e-5 * float(record.abs().max()))
+
+
+def test_a_step_from_two_fields_is_the_third(velocity):
+    """In the middle of the map, away from the source: p+ - 2 p + p- = (v dt)^2 lap p."""
+    fields = wavefields(velocity, SURVEY)[1].double()
+    p = fields[..., 120]
+    near = p[9, 10] + p[11, 10] + p[10, 9] + p[10, 11]
+    far = p[8, 10] + p[12, 10] + p[10, 8] + p[10, 12]
+    laplacian = (4 / 3 * near - far / 12 - 5 * p[10, 10]) / SURVEY.spacing**2
+    second = fields[10, 10, 121] - 2 * fields[10, 10, 120] + fields[10, 10, 119]
+    assert float(second) == pytest.approx(float((velocity[10, 10] * SURVEY.time_step) ** 2 * laplacian), rel=1e-3)
+
+
+@pytest.mark.parametrize(("every", "margin"), [(0, 0), (1, 13), (1, -1)])
+def test_what_cannot_be_stored_is_refused(velocity, every, margin):
+    with pytest.raises(UserError, match="every >= 1 and a margin of 0 to 12 cells"):
+        wavefields(velocity, SURVEY, every, margin)
