@@ -55,7 +55,7 @@ def build(config: Any, **extra: Any) -> Any:
     if "_target_" not in config:
         return arguments
     target = find_class(config["_target_"])
-    _check_arguments(target, arguments, extra)
+    check_arguments(target, arguments, extra)
     try:
         return target(**arguments)
     except UserError:
@@ -158,16 +158,19 @@ def check_settings(config: Any) -> None:
     if "_target_" in config:
         described = [key for key, value in config.items() if isinstance(value, Mapping) and "_target_" in value]
         arguments = {key: value for key, value in config.items() if key != "_target_"}
-        _check_arguments(find_class(config["_target_"]), arguments, described)
+        check_arguments(find_class(config["_target_"]), arguments, described)
 
 
-def _check_arguments(target: type, arguments: Mapping[str, Any], objects: Iterable[str] = ()) -> None:
+def check_arguments(target: type, arguments: Mapping[str, Any], objects: Iterable[str] = ()) -> None:
     """Say which argument is unknown, missing or of another type before Python does, with what it takes.
 
     Args:
         target: The class.
         arguments: Its arguments.
-        objects: Names of those whose type is not to be looked at.
+        objects: Names of those whose type is not to be looked at. Default: none.
+
+    Raises:
+        UserError: If one is.
     """
     known = known_settings(target)
     for name in arguments:

@@ -26,10 +26,9 @@ from fwi_lightning.data.progress import Progress
 from fwi_lightning.data.truth import with_truth
 from fwi_lightning.errors import UserError
 from fwi_lightning.figures.histograms import count_velocities
-from fwi_lightning.inversion import correct, refine
-from fwi_lightning.inversion.quality import USUAL, inspect_prediction, judge_oneself, misfit, rank_correlation
+from fwi_lightning.inversion import Chain, State, build_steps
+from fwi_lightning.inversion.quality import inspect_prediction, judge_oneself, rank_correlation
 from fwi_lightning.models import VelocityModel
-from fwi_lightning.physics import simulate
 from fwi_lightning.report.example import Example
 from fwi_lightning.report.files import write_bytes
 from fwi_lightning.report.prediction import PredictionReport, write_prediction_report
@@ -65,6 +64,7 @@ def main(config: DictConfig) -> None:
     checkpoint, source, output = Path(config.ckpt), Path(config.input), Path(config.output)
     if config.batch_size < 1:
         raise UserError(f"batch_size must be at least 1, got {config.batch_size}.")
+    steps = build_steps(plain(config.inference))
     model = _at_precision(load_model(checkpoint, choose_device(config.device)), config.precision)
     parts = find_parts(source, survey=model.survey, labels=False)
     if config.truth is not None:
@@ -77,7 +77,7 @@ def main(config: DictConfig) -> None:
     facts = environment() | {"differences from the survey": compare_with_survey(dataset, model.survey)}
     with ExitStack() as stack:
         submission = stack.enter_context(Submission(folder / "submission.csv")) if config.submission else None
-        results = _predict(model, dataset, folder, config, simulated, submission)
+        results = _predict(model, Chain(steps, simulated), dataset, folder, config, submission)
     write_csv(folder / "quality.csv", results.quality)
     if results.scores:
         write_csv(folder / "scores.csv", results.scores)
@@ -100,10 +100,10 @@ def main(config: DictConfig) -> None:
 
 def _predict(
     model: VelocityModel,
+    chain: Chain,
     dataset: GathersDataset,
     folder: Path,
     config: DictConfig,
-    simulated: bool,
     submission: Submission | None,
 ) -> Results:
     """Predict batch by batch across files; a file's maps are written when its last sample is done."""
@@ -115,16 +115,25 @@ def _predict(
             batch = [dataset[place] for place in places]
             gathers = torch.stack([sample["gathers"] for sample in batch])
             answer = model.predict_answer(gathers, config.batch_size)
-            velocity, done = improve(gathers, answer.velocity, model, config, progress)
+            state = State(
+                gathers,
+                answer.velocity,
+                model.survey,
+                network=lambda records: model.predict_answer(records, config.batch_size),
+                answer=answer,
+                families=model.families,
+                note=progress.note,
+            )
+            velocity = chain.run(state).velocity
             quality = inspect_prediction(
-                gathers, velocity, model.survey, simulated, model.known.use != "none", answer.inconsistency
+                gathers, velocity, model.survey, chain.simulated, model.known.use != "none", answer.inconsistency
             )
             heads = judge_oneself(answer, model.families)
             for row, (place, sample) in enumerate(zip(places, batch, strict=True)):
                 part, line = dataset.locate(place)
                 name = {"name": part.name, "index": line}
                 results.quality.append(
-                    name | quality[row] | heads[row] | {step: rows[row] for step, rows in done.items()}
+                    name | quality[row] | heads[row] | {key: values[row] for key, values in state.columns.items()}
                 )
                 predicted = velocity[row]
                 if "velocity" in sample:
@@ -140,44 +149,6 @@ def _predict(
             results.velocity_counts = counts if results.velocity_counts is None else results.velocity_counts + counts
             progress.advance(len(places))
     return results
-
-
-def improve(
-    gathers: torch.Tensor, velocity: torch.Tensor, model: VelocityModel, config: DictConfig, progress: Progress
-) -> tuple[torch.Tensor, dict[str, list[float]]]:
-    """What conf/inference asks for after the network: the fixed point, then full waveform inversion.
-
-    Args:
-        gathers: (batch, shots, time, receivers) as recorded.
-        velocity: (batch, 1, depth, width), the network's answer, in m/s.
-        model: The network.
-        config: conf/predict.yaml.
-        progress: Where each finished inversion is shown.
-
-    Returns:
-        The improved maps; of each sample the misfit of the network's answer and after each step, by column of
-        quality.csv.
-    """
-    steps = plain(config.inference)
-    done: dict[str, list[float]] = {}
-    if steps["fixed_point"] or steps["refine"]:
-        done["misfit_network"] = misfit(gathers, velocity.clamp(*USUAL), model.survey).tolist()
-    if steps["fixed_point"]:
-        velocity = correct(
-            gathers,
-            lambda records: model.predict_answer(records, config.batch_size).velocity,
-            lambda maps: simulate(maps, model.survey),
-            **steps["fixed_point"],
-        )
-        done["misfit_fixed_point"] = misfit(gathers, velocity, model.survey).tolist()
-    if steps["refine"]:
-        found = []
-        for record, start in zip(gathers, velocity, strict=True):
-            found.append(refine(record, start, model.survey, **steps["refine"]))
-            progress.note(f"refined to {100 * found[-1].misfit:.2g} % of the record")
-        velocity = torch.stack([one.velocity for one in found])
-        done["seconds"] = [round(one.seconds, 1) for one in found]
-    return velocity, done
 
 
 def _batches(count: int, size: int) -> Iterator[range]:

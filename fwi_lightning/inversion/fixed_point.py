@@ -16,10 +16,12 @@ def correct(
     gathers: Tensor,
     predict: Callable[[Tensor], Tensor],
     simulate: Callable[[Tensor], Tensor],
+    start: Tensor | None = None,
+    answer: Tensor | None = None,
     steps: int = 3,
     factors: Sequence[float] = (1.0, 0.7, 0.4, 0.2),
     bounds: tuple[float, float] = (1500.0, 4500.0),
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """The fixed point x <- x - a (M(F(x)) - M(d)), as far as the misfit falls.
 
     M is the network, F the simulator, d the record. If the network errs on the simulated answer as it errs on the
@@ -30,12 +32,14 @@ def correct(
         gathers: (batch, shots, time, receivers) as recorded.
         predict: The network, gathers to (batch, 1, depth, width) in m/s.
         simulate: The simulator, (batch, depth, width) in m/s to gathers.
+        start: (batch, 1, depth, width) in m/s, where x begins. Default: the network's answer.
+        answer: The network's answer, if it is known: it is not asked again.
         steps: Repetitions. Default 3.
         factors: What is tried for a, in this order. Default (1, 0.7, 0.4, 0.2).
         bounds: Lowest and highest velocity, m/s. Default (1500, 4500).
 
     Returns:
-        (batch, 1, depth, width) in m/s.
+        The maps, (batch, 1, depth, width) in m/s, and their misfits, (batch,).
 
     Raises:
         UserError: If `steps` is below 1 or there is no factor.
@@ -44,8 +48,8 @@ def correct(
         raise UserError(
             f"inference.fixed_point needs at least 1 step and 1 factor, got steps={steps}, {list(factors)}."
         )
-    answer = predict(gathers)
-    best = answer.clamp(*bounds)
+    answer = predict(gathers) if answer is None else answer
+    best = (answer if start is None else start).clamp(*bounds)
     record = simulate(best[:, 0])
     misfit = relative_rms(gathers, record)
     searching = torch.ones(len(gathers), dtype=torch.bool)
@@ -66,4 +70,4 @@ def correct(
             rows, correction = rows[~better], correction[~better]
             if not len(rows):
                 break
-    return best
+    return best, misfit

@@ -1,0 +1,94 @@
+"""What comes after the network: named steps in a fixed order, each on or off in conf/inference."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from fwi_lightning.config import check_arguments
+from fwi_lightning.errors import UserError
+from fwi_lightning.inversion.state import State
+from fwi_lightning.inversion.steps import FixedPoint, Refine, Step
+
+STEPS: dict[str, type[Step]] = {
+    "fixed_point": FixedPoint,
+    "refine": Refine,
+}
+"""Key of conf/inference to the class that takes its settings, in the order in which they are done."""
+
+
+class Round(NamedTuple):
+    """One part of one step."""
+
+    name: str
+    step: Step
+    part: int
+
+
+class Chain:
+    """Does the steps in order; each adds to quality.csv what it has changed.
+
+    After a step, `seconds_STEP` holds how long a sample took, and `misfit_STEP` what was not explained then;
+    `misfit_network` is that of the network's own answer.
+
+    Args:
+        steps: Name -> step, in the order of `STEPS`.
+        simulated: Whether to simulate the maps for their misfit after each step.
+    """
+
+    def __init__(self, steps: Mapping[str, Step], simulated: bool) -> None:
+        self.steps, self.simulated = dict(steps), simulated
+        self.rounds = [Round(name, step, part) for name, step in steps.items() for part in range(step.parts)]
+
+    def finished(self, state: State) -> bool:
+        """Whether all rounds are behind a batch."""
+        return state.done >= len(self.rounds)
+
+    def advance(self, state: State) -> None:
+        """Do the next round."""
+        name, step, part = self.rounds[state.done]
+        if state.done == 0 and self.simulated:
+            state.columns["misfit_network" if state.network else "misfit_start"] = state.misfit().tolist()
+        begun = time.monotonic()
+        step.run(state, part)
+        seconds = (time.monotonic() - begun) / len(state)
+        spent = state.columns.get(f"seconds_{name}", [0.0] * len(state))
+        state.columns[f"seconds_{name}"] = [round(before + seconds, 3) for before in spent]
+        if self.simulated and part == step.parts - 1:
+            state.columns[f"misfit_{name}"] = state.misfit().tolist()
+        state.done, state.rows = state.done + 1, 0
+
+    def run(self, state: State) -> State:
+        """Do all rounds that are left."""
+        while not self.finished(state):
+            self.advance(state)
+        return state
+
+
+def build_steps(settings: Mapping[str, Any], network: bool = True) -> dict[str, Step]:
+    """The steps that are on, their settings checked.
+
+    Args:
+        settings: conf/inference as plain values: a key of `STEPS` with its settings, or null.
+        network: Whether there is a network to ask. Default True.
+
+    Returns:
+        Name -> step, in the order of `STEPS`.
+
+    Raises:
+        UserError: If a setting is unknown, of another type or out of range, or a step needs a network and there is
+            none.
+    """
+    steps = {}
+    for name, kind in STEPS.items():
+        given = settings.get(name)
+        if given is None:
+            continue
+        if not isinstance(given, Mapping):
+            raise UserError(f"inference.{name} must be null (off) or its settings, got {given!r}.")
+        check_arguments(kind, given)
+        if kind.asks_network and not network:
+            raise UserError(f"inference.{name} asks the network, and there is none without ckpt=: set it to null.")
+        steps[name] = kind(**given)
+    return steps

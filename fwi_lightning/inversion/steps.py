@@ -1,0 +1,132 @@
+"""The steps of the chain that repair a map by the simulator; each is a class with the settings of its conf key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fwi_lightning.errors import UserError
+from fwi_lightning.inversion.fixed_point import correct
+from fwi_lightning.inversion.refinement import refine
+from fwi_lightning.inversion.state import State
+from fwi_lightning.physics import simulate
+
+
+class Step:
+    """A step of the chain; subclasses check their settings when they are built, before any work is done.
+
+    Attributes:
+        parts: Calls of `run` that it takes for a batch; a time budget may end between two of them, or begin the next
+            batch first. Default 1.
+        asks_network: Whether it needs a network. Default False.
+    """
+
+    parts: int = 1
+    asks_network: bool = False
+
+    def run(self, state: State, part: int) -> None:
+        """Change the state; see `State.improve`.
+
+        Args:
+            state: The batch.
+            part: Which part, 0 to `parts` - 1.
+        """
+        raise NotImplementedError
+
+
+class FixedPoint(Step):
+    """Takes off the network's own error, as far as it shows on its simulated answer; see `correct`.
+
+    Args:
+        steps: Repetitions. Default 3.
+        factors: Of the correction, tried in this order until the misfit falls. Default (1, 0.7, 0.4, 0.2).
+        bounds: Lowest and highest velocity, m/s. Default (1500, 4500).
+
+    Raises:
+        UserError: If a setting is out of range.
+    """
+
+    asks_network = True
+
+    def __init__(
+        self,
+        steps: int = 3,
+        factors: Sequence[float] = (1.0, 0.7, 0.4, 0.2),
+        bounds: tuple[float, float] = (1500.0, 4500.0),
+    ) -> None:
+        if steps < 1 or not factors:
+            raise UserError(
+                f"inference.fixed_point needs at least 1 step and 1 factor, got steps={steps}, {list(factors)}."
+            )
+        self.steps, self.factors, self.bounds = steps, factors, check_bounds("fixed_point", bounds)
+
+    def run(self, state: State, part: int) -> None:
+        """Correct the batch."""
+        network = state.network
+        assert network is not None
+        assert state.answer is not None
+        velocity, misfit = correct(
+            state.gathers,
+            lambda gathers: network(gathers).velocity,
+            lambda maps: simulate(maps, state.survey),
+            start=state.velocity,
+            answer=state.answer.velocity,
+            steps=self.steps,
+            factors=self.factors,
+            bounds=self.bounds,
+        )
+        state.improve(velocity, misfit)
+
+
+class Refine(Step):
+    """Full waveform inversion of each sample; see `refine`.
+
+    Args:
+        seconds: For each sample, at most. Default 60.
+        misfit: Relative rms at which a map is good enough. Default 0.001.
+        bounds: Lowest and highest velocity, m/s. Default (1500, 4500).
+
+    Raises:
+        UserError: If a setting is out of range.
+    """
+
+    def __init__(
+        self, seconds: float = 60.0, misfit: float = 1e-3, bounds: tuple[float, float] = (1500.0, 4500.0)
+    ) -> None:
+        if seconds <= 0:
+            raise UserError(f"inference.refine.seconds must be above 0, got {seconds}.")
+        if misfit < 0:
+            raise UserError(f"inference.refine.misfit must be at least 0, got {misfit}.")
+        self.seconds = seconds
+        self.settings: dict[str, Any] = {"misfit": misfit, "bounds": check_bounds("refine", bounds)}
+
+    def run(self, state: State, part: int) -> None:
+        """Refine the samples one after the other."""
+        if "refined" not in state.extras:
+            state.extras["refined"] = state.misfit().clone()
+        misfits = state.extras["refined"]
+
+        def work(row: int) -> None:
+            found = refine(state.gathers[row], state.velocity[row], state.survey, seconds=self.seconds, **self.settings)
+            # It begins by writing in the velocity at the shots, after which a short budget may leave it worse off.
+            if found.misfit < misfits[row]:
+                velocity = state.velocity.clone()
+                velocity[row], misfits[row] = found.velocity, found.misfit
+                state.improve(velocity, misfits)
+            state.note(f"refined to {100 * found.misfit:.2g} % of the record")
+
+        state.by_sample(work)
+        del state.extras["refined"]
+
+
+def check_bounds(step: str, bounds: Sequence[float]) -> tuple[float, float]:
+    """The bounds as a pair.
+
+    Raises:
+        UserError: If they are not a lowest and a highest velocity.
+    """
+    if len(bounds) != 2 or not 0 < bounds[0] < bounds[1]:
+        raise UserError(
+            f"inference.{step}.bounds must be the lowest and the highest velocity in m/s, got {list(bounds)}."
+        )
+    return float(bounds[0]), float(bounds[1])
