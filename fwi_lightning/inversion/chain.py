@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 
 from fwi_lightning.config import check_arguments
 from fwi_lightning.errors import UserError
+from fwi_lightning.inversion.augmentation import Augmentation
 from fwi_lightning.inversion.state import State
-from fwi_lightning.inversion.steps import FixedPoint, Refine, Step
+from fwi_lightning.inversion.steps import Check, FixedPoint, Refine, Step
 
 STEPS: dict[str, type[Step]] = {
+    "tta": Augmentation,
     "fixed_point": FixedPoint,
     "refine": Refine,
 }
@@ -25,21 +27,30 @@ class Round(NamedTuple):
     step: Step
     part: int
 
+    @property
+    def title(self) -> str:
+        """For the user: "tta 2/5"."""
+        return f"{self.name} {self.part + 1}/{self.step.parts}" if self.step.parts > 1 else self.name
+
 
 class Chain:
     """Does the steps in order; each adds to quality.csv what it has changed.
 
     After a step, `seconds_STEP` holds how long a sample took, and `misfit_STEP` what was not explained then;
-    `misfit_network` is that of the network's own answer.
+    `misfit_network`, or `misfit_start` without a network, is that of the map that the chain began with.
 
     Args:
         steps: Name -> step, in the order of `STEPS`.
-        simulated: Whether to simulate the maps for their misfit after each step.
+        simulated: Whether the maps are simulated for their misfit at the end.
+        measured: Whether they are also simulated after each step, where the step has not. Default: as `simulated`.
     """
 
-    def __init__(self, steps: Mapping[str, Step], simulated: bool) -> None:
-        self.steps, self.simulated = dict(steps), simulated
+    def __init__(self, steps: Mapping[str, Step], simulated: bool, measured: bool | None = None) -> None:
+        self.steps = dict(steps)
+        self.measured = simulated if measured is None else measured
         self.rounds = [Round(name, step, part) for name, step in steps.items() for part in range(step.parts)]
+        if simulated:
+            self.rounds.append(Round("check", Check(), 0))
 
     def finished(self, state: State) -> bool:
         """Whether all rounds are behind a batch."""
@@ -48,15 +59,16 @@ class Chain:
     def advance(self, state: State) -> None:
         """Do the next round."""
         name, step, part = self.rounds[state.done]
-        if state.done == 0 and self.simulated:
+        if state.done == 0 and self.steps and self.measured:
             state.columns["misfit_network" if state.network else "misfit_start"] = state.misfit().tolist()
         begun = time.monotonic()
         step.run(state, part)
         seconds = (time.monotonic() - begun) / len(state)
-        spent = state.columns.get(f"seconds_{name}", [0.0] * len(state))
-        state.columns[f"seconds_{name}"] = [round(before + seconds, 3) for before in spent]
-        if self.simulated and part == step.parts - 1:
-            state.columns[f"misfit_{name}"] = state.misfit().tolist()
+        if name in self.steps:
+            spent = state.columns.get(f"seconds_{name}", [0.0] * len(state))
+            state.columns[f"seconds_{name}"] = [round(before + seconds, 3) for before in spent]
+            if part == step.parts - 1 and (self.measured or state.known_misfit is not None):
+                state.columns[f"misfit_{name}"] = state.misfit().tolist()
         state.done, state.rows = state.done + 1, 0
 
     def run(self, state: State) -> State:

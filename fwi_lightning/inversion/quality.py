@@ -50,7 +50,7 @@ def inspect_prediction(
     gathers: Tensor,
     velocity: Tensor,
     survey: Survey,
-    simulated: bool,
+    fits: Sequence[float] | None,
     uses_source_velocity: bool = False,
     inconsistency: Tensor | None = None,
 ) -> list[dict[str, Any]]:
@@ -60,7 +60,7 @@ def inspect_prediction(
         gathers: (batch, shots, time, receivers) as recorded.
         velocity: (batch, 1, depth, width), predicted, in m/s.
         survey: The survey.
-        simulated: Whether to simulate the predictions for their misfit.
+        fits: The misfit of each prediction, None if they were not simulated.
         uses_source_velocity: Whether the model relies on the velocity at the shots. Default False.
         inconsistency: `Answer.inconsistency`, (batch,). Default: the model cannot be run backwards.
 
@@ -84,12 +84,10 @@ def inspect_prediction(
     }
     if inconsistency is not None:
         flagged["inconsistent"] = (inconsistency > INCONSISTENT) & ~silent
-    # A network may overshoot; the simulator takes only what its time step can carry.
-    fits = misfit(gathers, velocity.clamp(*USUAL), survey).tolist() if simulated else [None] * len(gathers)
     rows = []
-    for row, fit in enumerate(fits):
+    for row in range(len(gathers)):
         flags = [name for name, samples in flagged.items() if samples[row]]
-        fit = None if silent[row] else fit
+        fit = None if fits is None or silent[row] else fits[row]
         flags += ["poor fit"] * (fit is not None and fit > POOR_FIT)
         rows.append({"misfit": fit, "flags": ";".join(flags)})
     return rows

@@ -38,8 +38,10 @@ class State:
         extras: Tensors by name, a row for each sample, that a step keeps for itself between its parts.
         done: Rounds of the chain that are behind it; see `Chain.rounds`.
         rows: Samples of the batch that the round at hand is done with, for steps that work sample by sample.
+        seconds: What a sample may take in a step that spends time as it is given. Default: as the step's settings say.
         note: Called with a sentence on what has just been done. Default: nothing.
         keep: Called when the state is worth keeping for a later start. Default: nothing.
+        known_misfit: (batch,) of `velocity`, None until something has simulated it.
     """
 
     gathers: Tensor
@@ -53,9 +55,10 @@ class State:
     extras: dict[str, Tensor] = field(default_factory=dict)
     done: int = 0
     rows: int = 0
+    seconds: float | None = None
     note: Callable[[str], None] = _nothing
     keep: Callable[[State], None] = lambda _: None
-    _misfit: Tensor | None = None
+    known_misfit: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.gathers)
@@ -67,14 +70,14 @@ class State:
             velocity: (batch, 1, depth, width) in m/s.
             misfit: (batch,) their misfit, if the step has simulated them anyway. Default: unknown.
         """
-        self.velocity, self._misfit = velocity, misfit
+        self.velocity, self.known_misfit = velocity, misfit
 
     def misfit(self) -> Tensor:
         """The misfit of the maps, (batch,); they are simulated unless they were already."""
-        if self._misfit is None:
+        if self.known_misfit is None:
             # A network may overshoot; the simulator takes only what its time step can carry.
-            self._misfit = misfit(self.gathers, self.velocity.clamp(*USUAL), self.survey)
-        return self._misfit
+            self.known_misfit = misfit(self.gathers, self.velocity.clamp(*USUAL), self.survey)
+        return self.known_misfit
 
     def by_sample(self, work: Callable[[int], None]) -> None:
         """Do the samples one after the other, and keep the state after each: what was done is not done again."""

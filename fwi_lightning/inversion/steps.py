@@ -18,10 +18,13 @@ class Step:
     Attributes:
         parts: Calls of `run` that it takes for a batch; a time budget may end between two of them, or begin the next
             batch first. Default 1.
+        timed: Whether it works as long as it is given, so that a time budget is shared out among the samples. Default
+            False.
         asks_network: Whether it needs a network. Default False.
     """
 
     parts: int = 1
+    timed: bool = False
     asks_network: bool = False
 
     def run(self, state: State, part: int) -> None:
@@ -90,6 +93,8 @@ class Refine(Step):
         UserError: If a setting is out of range.
     """
 
+    timed = True
+
     def __init__(
         self, seconds: float = 60.0, misfit: float = 1e-3, bounds: tuple[float, float] = (1500.0, 4500.0)
     ) -> None:
@@ -105,9 +110,10 @@ class Refine(Step):
         if "refined" not in state.extras:
             state.extras["refined"] = state.misfit().clone()
         misfits = state.extras["refined"]
+        seconds = self.seconds if state.seconds is None else min(self.seconds, state.seconds)
 
         def work(row: int) -> None:
-            found = refine(state.gathers[row], state.velocity[row], state.survey, seconds=self.seconds, **self.settings)
+            found = refine(state.gathers[row], state.velocity[row], state.survey, seconds=seconds, **self.settings)
             # It begins by writing in the velocity at the shots, after which a short budget may leave it worse off.
             if found.misfit < misfits[row]:
                 velocity = state.velocity.clone()
@@ -117,6 +123,14 @@ class Refine(Step):
 
         state.by_sample(work)
         del state.extras["refined"]
+
+
+class Check(Step):
+    """The last step: the maps are simulated, unless the step before has done so, for the misfit of quality.csv."""
+
+    def run(self, state: State, part: int) -> None:
+        """Simulate."""
+        state.misfit()
 
 
 def check_bounds(step: str, bounds: Sequence[float]) -> tuple[float, float]:

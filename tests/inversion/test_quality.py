@@ -23,7 +23,7 @@ def gathers(maps) -> torch.Tensor:
 
 
 def flags(gathers: torch.Tensor, velocity: torch.Tensor, uses_source_velocity: bool = False) -> list[str]:
-    rows = inspect_prediction(gathers, velocity, SURVEY, False, uses_source_velocity)
+    rows = inspect_prediction(gathers, velocity, SURVEY, None, uses_source_velocity)
     return [row["flags"] for row in rows]
 
 
@@ -66,7 +66,7 @@ def test_heads_give_their_columns_and_models_without_them_none():
 
 def test_a_map_that_does_not_lead_back_to_its_features_is_flagged(maps, gathers):
     given = torch.cat([gathers[:3], torch.zeros_like(gathers[:1])])
-    rows = inspect_prediction(given, maps, SURVEY, False, inconsistency=torch.tensor([0.1, 0.49, 0.51, 0.9]))
+    rows = inspect_prediction(given, maps, SURVEY, None, inconsistency=torch.tensor([0.1, 0.49, 0.51, 0.9]))
     assert [row["flags"] for row in rows] == ["", "", "inconsistent", "silent"]
 
 

@@ -41,8 +41,8 @@ class Flip(Augmentation):
         if missing_shot not in MISSING_SHOT:
             raise UserError(f"missing_shot must be {' or '.join(MISSING_SHOT)}, got {missing_shot!r}.")
         self.simulated = missing_shot == "simulate"
-        self.shots = _mirrored(survey.shot_columns, survey)
-        receivers = _mirrored(survey.receiver_columns, survey)
+        self.shots = mirrored(survey.shot_columns, survey)
+        receivers = mirrored(survey.receiver_columns, survey)
         self.receivers = [place for place in receivers if place is not None]
         if len(self.receivers) < len(receivers):
             column = survey.receiver_columns[receivers.index(None)]
@@ -68,7 +68,7 @@ class Flip(Augmentation):
         return replace(sample, gathers=gathers, missing=missing, velocity=velocity, illumination=illumination)
 
 
-def _mirrored(columns: Sequence[int], survey: Survey) -> list[int | None]:
+def mirrored(columns: Sequence[int], survey: Survey) -> list[int | None]:
     """For each column the place in the list of its mirror image, None where that is not in the list."""
     places = {column: place for place, column in enumerate(columns)}
     return [places.get(survey.grid[1] - 1 - column) for column in columns]
