@@ -2,54 +2,51 @@
 
 from __future__ import annotations
 
-import io
+import hashlib
+import sys
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from omegaconf import DictConfig
 
+from fwi_lightning.commands.answers import Answers
 from fwi_lightning.commands.environment import environment
 from fwi_lightning.commands.folders import writable_folder
+from fwi_lightning.commands.predicting import (
+    GRADIENT,
+    Budget,
+    Source,
+    check_windows,
+    predict_all,
+    predict_within,
+    seconds_of,
+)
 from fwi_lightning.commands.recording import compare_with_survey
 from fwi_lightning.commands.submission import Submission
 from fwi_lightning.config import plain
-from fwi_lightning.data import GathersDataset, Part, find_parts
-from fwi_lightning.data.npy import read_header
-from fwi_lightning.data.progress import Progress
+from fwi_lightning.data import Part, find_parts
 from fwi_lightning.data.truth import with_truth
 from fwi_lightning.errors import UserError
-from fwi_lightning.figures.histograms import count_velocities
-from fwi_lightning.inversion import Chain, State, build_steps
-from fwi_lightning.inversion.quality import inspect_prediction, judge_oneself, rank_correlation
+from fwi_lightning.inversion import Chain, build_steps
+from fwi_lightning.inversion.quality import rank_correlation
+from fwi_lightning.inversion.store import Store
 from fwi_lightning.models import VelocityModel
-from fwi_lightning.report.example import Example
-from fwi_lightning.report.files import write_bytes
 from fwi_lightning.report.prediction import PredictionReport, write_prediction_report
 from fwi_lightning.report.tables import write_csv
+from fwi_lightning.survey import Survey
 from fwi_lightning.training.checkpoint import load_model
-from fwi_lightning.training.metrics import score_samples
 
 SIMULATED = 1000
 """Samples up to which `misfit: null` simulates every prediction."""
 
 PRECISIONS = {"32": torch.float32, "bf16": torch.bfloat16, "16": torch.float16}
 
-
-@dataclass
-class Results:
-    """What predicting gathers up for the tables and the page."""
-
-    quality: list[dict[str, Any]] = field(default_factory=list)
-    scores: list[dict[str, Any]] = field(default_factory=list)
-    examples: list[Example] = field(default_factory=list)
-    velocity_counts: NDArray[np.int64] | None = None
+STATE = ".state"
+"""Folder in the output for what a second start goes on from."""
 
 
 def main(config: DictConfig) -> None:
@@ -59,122 +56,145 @@ def main(config: DictConfig) -> None:
         config: conf/predict.yaml.
 
     Raises:
-        UserError: If the checkpoint, the input, the truth or the output folder cannot be used.
+        UserError: If the checkpoint, the input, the truth or the output folder cannot be used, or a setting is wrong.
     """
-    checkpoint, source, output = Path(config.ckpt), Path(config.input), Path(config.output)
+    begun = time.monotonic()
+    settings = plain(config.inference)
+    _check(config)
+    steps = build_steps(settings, network=config.ckpt is not None)
+    seconds = seconds_of(settings["time_budget"])
+    check_windows(settings["windows"])
+    model = None
+    if config.ckpt is not None:
+        model = _at_precision(load_model(Path(config.ckpt), choose_device(config.device)), config.precision)
+    survey = model.survey if model else Survey(**plain(config.physics))
+    parts = find_parts(config.input, survey=survey, labels=False, any_width=True, any_shots=True)
+    start = config.start if config.start in (None, GRADIENT) else with_truth(parts, config.start, survey, "start")
+    if config.truth is not None:
+        parts = with_truth(parts, config.truth, survey)
+    line_shots = None if config.line_shots is None else tuple(config.line_shots)
+    source = Source(parts, survey, model, config.batch_size, settings["windows"], line_shots, start)
+    simulated = len(source.dataset) <= SIMULATED if config.misfit is None else config.misfit
+    folder = writable_folder(config.output)
+    # Within a budget, simulating after each step would cost what the steps are to have.
+    chain = Chain(steps, simulated, measured=simulated and seconds is None)
+    store = Store(folder / STATE, _facts(config, settings, parts, chain), config.fresh)
+    if store.finished and all((folder / "velocity" / f"{part.name}.npy").is_file() for part in parts):
+        print(f"{folder} holds all of this already; fresh=true predicts it again")
+        return
+    writer = _Writer(config, source, folder, begun)
+    try:
+        if seconds is None:
+            with writer:
+                predict_all(source, chain, store, writer.answers.add)
+            complete = True
+        else:
+            counts = predict_within(Budget(seconds, begun), source, chain, store, lambda: _write_all(writer, store))
+            complete = min(counts.values()) == len(source.dataset)
+            print(_said(counts, len(source.dataset)))
+    except KeyboardInterrupt:
+        print("the same command goes on from here", file=sys.stderr)
+        raise
+    if complete:
+        store.finish()
+    _summarise(writer.answers, folder, config.submission)
+
+
+class _Writer:
+    """A context in which answers are taken; at its end the tables and the page are written."""
+
+    def __init__(self, config: DictConfig, source: Source, folder: Path, begun: float) -> None:
+        self.config, self.source, self.folder, self.begun = config, source, folder, begun
+        self.facts: dict[str, Any] | None = None
+
+    def __enter__(self) -> _Writer:
+        config = self.config
+        if self.facts is None:
+            line = any(part.shape != self.source.survey.gathers_shape for part in self.source.dataset.parts)
+            differences = {} if line else _differences(self.source)
+            self.facts = environment() | differences
+        self._stack = ExitStack()
+        submission = None
+        if config.submission:
+            submission = self._stack.enter_context(Submission(self.folder / "submission.csv"))
+        self.answers = Answers(self.folder, self.source, submission, config.pictures)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+        if error[0] is not None:
+            return
+        answers, assured = self.answers, self.facts or {}
+        write_csv(self.folder / "quality.csv", answers.quality)
+        if answers.scores:
+            write_csv(self.folder / "scores.csv", answers.scores)
+        assert not isinstance(answers.velocity_counts, int)
+        write_prediction_report(
+            self.folder,
+            PredictionReport(
+                checkpoint=str(self.config.ckpt or f"none: start={self.config.start}"),
+                files=len(self.source.dataset.parts),
+                quality=answers.quality,
+                velocity_counts=answers.velocity_counts,
+                examples=answers.examples,
+                scores=answers.scores,
+                environment=assured | {"seconds": f"{time.monotonic() - self.begun:.0f}"},
+                survey=self.source.survey,
+            ),
+        )
+
+
+def _differences(source: Source) -> dict[str, str]:
+    if len(source.dataset) > 1:
+        try:
+            return {"differences from the survey": compare_with_survey(source.dataset, source.survey)}
+        except UserError as error:  # of a sample that is flagged and mended when its turn comes
+            print(f"warning: {error}", file=sys.stderr)
+            return {"differences from the survey": "not compared: a sample looked at is not finite"}
+    return {"differences from the survey": compare_with_survey(source.dataset, source.survey)}
+
+
+def _write_all(writer: _Writer, store: Store) -> None:
+    """Write all answers as far as they have come."""
+    with writer:
+        for number in range(len(writer.source.batches)):
+            writer.answers.add(number, store.load(number, writer.source.state(number)))
+
+
+def _check(config: DictConfig) -> None:
+    """Look at the settings before any work.
+
+    Raises:
+        UserError: If one is out of range, or two do not go together.
+    """
     if config.batch_size < 1:
         raise UserError(f"batch_size must be at least 1, got {config.batch_size}.")
-    steps = build_steps(plain(config.inference))
-    model = _at_precision(load_model(checkpoint, choose_device(config.device)), config.precision)
-    parts = find_parts(source, survey=model.survey, labels=False)
-    if config.truth is not None:
-        parts = with_truth(parts, config.truth, model.survey)
-    samples = sum(part.samples for part in parts)
-    simulated = samples <= SIMULATED if config.misfit is None else config.misfit
-    folder = writable_folder(output)
-    begun = time.monotonic()
-    dataset = GathersDataset(parts)
-    facts = environment() | {"differences from the survey": compare_with_survey(dataset, model.survey)}
-    with ExitStack() as stack:
-        submission = stack.enter_context(Submission(folder / "submission.csv")) if config.submission else None
-        results = _predict(model, Chain(steps, simulated), dataset, folder, config, submission)
-    write_csv(folder / "quality.csv", results.quality)
-    if results.scores:
-        write_csv(folder / "scores.csv", results.scores)
-    assert results.velocity_counts is not None
-    page = write_prediction_report(
-        folder,
-        PredictionReport(
-            checkpoint=str(checkpoint),
-            files=len(parts),
-            quality=results.quality,
-            velocity_counts=results.velocity_counts,
-            examples=results.examples,
-            scores=results.scores,
-            environment=facts | {"seconds": f"{time.monotonic() - begun:.0f}"},
-            survey=model.survey,
-        ),
-    )
-    _summarise(results, folder, page, submission is not None)
+    if config.ckpt is None and config.start is None:
+        raise UserError("ckpt is needed: add ckpt=... to the command.")
+    if config.ckpt is not None and config.start is not None:
+        raise UserError("ckpt= and start= are two beginnings: give a checkpoint, or a map to start from.")
+    if config.start is not None and config.inference.refine is None:
+        raise UserError("start= without a network changes nothing but by refinement: add inference=refine_only.")
 
 
-def _predict(
-    model: VelocityModel,
-    chain: Chain,
-    dataset: GathersDataset,
-    folder: Path,
-    config: DictConfig,
-    submission: Submission | None,
-) -> Results:
-    """Predict batch by batch across files; a file's maps are written when its last sample is done."""
-    drawn = set(np.linspace(0, len(dataset) - 1, min(config.pictures, len(dataset))).astype(int).tolist())
-    results = Results()
-    waiting: list[NDArray[np.float32]] = []
-    with Progress("predicting", 0, len(dataset)) as progress:
-        for places in _batches(len(dataset), config.batch_size):
-            batch = [dataset[place] for place in places]
-            gathers = torch.stack([sample["gathers"] for sample in batch])
-            answer = model.predict_answer(gathers, config.batch_size)
-            state = State(
-                gathers,
-                answer.velocity,
-                model.survey,
-                network=lambda records: model.predict_answer(records, config.batch_size),
-                answer=answer,
-                families=model.families,
-                note=progress.note,
-            )
-            velocity = chain.run(state).velocity
-            quality = inspect_prediction(
-                gathers, velocity, model.survey, chain.simulated, model.known.use != "none", answer.inconsistency
-            )
-            heads = judge_oneself(answer, model.families)
-            for row, (place, sample) in enumerate(zip(places, batch, strict=True)):
-                part, line = dataset.locate(place)
-                name = {"name": part.name, "index": line}
-                results.quality.append(
-                    name | quality[row] | heads[row] | {key: values[row] for key, values in state.columns.items()}
-                )
-                predicted = velocity[row]
-                if "velocity" in sample:
-                    scores = score_samples(predicted[None], sample["velocity"][None])
-                    results.scores.append(name | {key: value.item() for key, value in scores.items()})
-                if place in drawn:
-                    results.examples.append(_example(part, line, sample, predicted))
-                waiting.append(predicted.numpy())
-                if line == part.samples - 1:
-                    _write(part, waiting, folder, submission)
-                    waiting = []
-            counts = count_velocities(velocity.numpy())
-            results.velocity_counts = counts if results.velocity_counts is None else results.velocity_counts + counts
-            progress.advance(len(places))
-    return results
-
-
-def _batches(count: int, size: int) -> Iterator[range]:
-    return (range(start, min(start + size, count)) for start in range(0, count, size))
-
-
-def _example(part: Part, line: int, sample: dict[str, Any], predicted: torch.Tensor) -> Example:
-    return Example(
-        name=f"{part.name} #{line}" if part.samples > 1 else part.name,
-        family="" if part.family == "unknown" else part.family,
-        gathers=sample["gathers"].numpy(),
-        prediction=predicted.numpy(),
-        truth=sample["velocity"].numpy() if "velocity" in sample else None,
-    )
-
-
-def _write(part: Part, maps: list[NDArray[np.float32]], folder: Path, submission: Submission | None) -> None:
-    """Write the maps of one file: (1, depth, width) for a file of one bare sample, else (N, 1, depth, width)."""
-    bare = len(read_header(part.gathers).shape) == 3
-    content = io.BytesIO()
-    np.save(content, maps[0] if bare else np.stack(maps))
-    write_bytes(folder / "velocity" / f"{part.name}.npy", content.getvalue())
-    if submission is not None:
-        stem = Path(part.name).name
-        for line, velocity in enumerate(maps):
-            submission.write(stem if part.samples == 1 else f"{stem}_{line}", velocity[0])
+def _facts(config: DictConfig, settings: dict[str, Any], parts: list[Part], chain: Chain) -> dict[str, Any]:
+    """What the states of the batches depend on."""
+    files = [[part.name, part.samples, part.gathers.stat().st_size, part.gathers.stat().st_mtime_ns] for part in parts]
+    checkpoint = None
+    if config.ckpt is not None:
+        with Path(config.ckpt).open("rb") as file:
+            checkpoint = hashlib.file_digest(file, "sha256").hexdigest()
+    return {
+        "ckpt": checkpoint,
+        "input": hashlib.sha256(repr(files).encode()).hexdigest(),
+        "start": config.start,
+        "line_shots": plain(config.line_shots),
+        "physics": plain(config.physics) if config.ckpt is None else None,
+        "inference": {key: value for key, value in settings.items() if key != "time_budget"},
+        "misfit": chain.rounds[-1].name == "check" if chain.rounds else False,
+        "precision": str(config.precision),
+        "batch_size": config.batch_size,
+    }
 
 
 def choose_device(name: str) -> str:
@@ -204,18 +224,26 @@ def _at_precision(model: VelocityModel, precision: int | str) -> VelocityModel:
     return model
 
 
-def _summarise(results: Results, folder: Path, page: Path, submission: bool) -> None:
-    misfits = [row["misfit"] for row in results.quality if row["misfit"] is not None]
+def _said(counts: dict[str, int], samples: int) -> str:
+    """How far the budget has reached, in a sentence."""
+    done = [name for name, count in counts.items() if count == samples]
+    left = [f"{name} ({count} of {samples})" for name, count in counts.items() if count < samples]
+    if not left:
+        return f"done for all samples: {', '.join(done)}"
+    return f"done for all samples: {', '.join(done)}; not for all: {', '.join(left)}; the same command goes on"
+
+
+def _summarise(answers: Answers, folder: Path, submission: bool) -> None:
+    misfits = [row["misfit"] for row in answers.quality if row["misfit"] is not None]
     if misfits:
         print(f"median misfit of the simulated predictions: {np.median(misfits):.3f} of the recorded rms")
-    flagged = sum(bool(row["flags"]) for row in results.quality)
+    flagged = sum(bool(row["flags"]) for row in answers.quality)
     if flagged:
-        print(f"{flagged} of {len(results.quality)} samples are flagged, see quality.csv")
-    if results.scores:
-        print(f"MAE {np.mean([row['mae'] for row in results.scores]):.1f} m/s over {len(results.scores)} true maps")
-    if (correlation := rank_correlation(results.quality, results.scores)) is not None:
+        print(f"{flagged} of {len(answers.quality)} samples are flagged, see quality.csv")
+    if answers.scores:
+        print(f"MAE {np.mean([row['mae'] for row in answers.scores]):.1f} m/s over {len(answers.scores)} true maps")
+    if (correlation := rank_correlation(answers.quality, answers.scores)) is not None:
         print(f"rank correlation of expected and true MAE: {correlation:.2f}")
-    names = ["velocity", "quality.csv"] + ["scores.csv"] * bool(results.scores) + ["submission.csv"] * submission
-    for name in names:
+    names = ["velocity", "quality.csv"] + ["scores.csv"] * bool(answers.scores) + ["submission.csv"] * submission
+    for name in [*names, "report.html"]:
         print(folder / name)
-    print(page)

@@ -61,6 +61,7 @@ def find_parts(
     labels: bool = True,
     any_width: bool = False,
     on_unusable: Refuse | None = None,
+    any_shots: bool = False,
 ) -> list[Part]:
     """Find the files of a data set: Kaggle's layout, OpenFWI's folders, test files or a single file.
 
@@ -82,6 +83,7 @@ def find_parts(
         on_unusable: Called with each file that cannot be used and what is wrong with it, `MissingPartnerError`
             or another UserError, instead of raising it. Gathers whose velocity file cannot be used then come
             back without one. Default: raise the first.
+        any_shots: Whether the number of shots may differ from the survey's. Default False.
 
     Returns:
         The parts, in the natural order of their paths (data2 before data10).
@@ -101,7 +103,7 @@ def find_parts(
         pairs = [_pair(root, None, labels, refuse)]
     else:
         pairs = _pairs_in(root, labels, refuse)
-    parts = (_part(gathers, velocity, root, survey, any_width, refuse) for gathers, velocity in pairs)
+    parts = (_part(gathers, velocity, root, survey, any_width, any_shots, refuse) for gathers, velocity in pairs)
     return [part for part in parts if part is not None]
 
 
@@ -234,12 +236,12 @@ def _nearest_names(candidates: Iterable[Path]) -> list[Path]:
 
 
 def _part(
-    gathers: Path, velocity: Path | None, root: Path, survey: Survey, any_width: bool, refuse: Refuse
+    gathers: Path, velocity: Path | None, root: Path, survey: Survey, any_width: bool, any_shots: bool, refuse: Refuse
 ) -> Part | None:
     """The part that two files make; None if the gathers, with their velocity None if only that was refused."""
     samples, shape = 0, None
     try:
-        samples, shape = _gathers_shape(gathers, read_header(gathers), survey, any_width)
+        samples, shape = _gathers_shape(gathers, read_header(gathers), survey, any_width, any_shots)
     except UserError as error:
         refuse(gathers, error)
     if velocity is not None:
@@ -261,7 +263,9 @@ def _part(
     return Part(gathers, velocity, family_of(gathers, root), samples, name.with_suffix("").as_posix(), shape)
 
 
-def _gathers_shape(path: Path, header: Header, survey: Survey, any_width: bool) -> tuple[int, tuple[int, int, int]]:
+def _gathers_shape(
+    path: Path, header: Header, survey: Survey, any_width: bool, any_shots: bool
+) -> tuple[int, tuple[int, int, int]]:
     """Number of samples and (shots, time, receivers) of a file of gathers."""
     if header.dtype.kind != "f":
         raise UserError(
@@ -271,13 +275,15 @@ def _gathers_shape(path: Path, header: Header, survey: Survey, any_width: bool) 
     found = [length for length in header.shape if length != 1]
     if any_width and found:
         receivers = found[-1]
+    if any_shots and len(found) >= 3:
+        shots = found[-3]
     wanted = (shots, time, receivers)
     samples = _samples(header.shape, wanted)
     if samples is None:
-        free = "R" if any_width else receivers
+        free, some = "R" if any_width else receivers, "S" if any_shots else shots
         raise UserError(
-            f"{path} has shape {header.shape}: gathers must be ({shots}, {time}, {free}) or "
-            f"(N, {shots}, {time}, {free}), as (samples, shots, time, receivers){_difference(found, wanted)}."
+            f"{path} has shape {header.shape}: gathers must be ({some}, {time}, {free}) or "
+            f"(N, {some}, {time}, {free}), as (samples, shots, time, receivers){_difference(found, wanted)}."
         )
     if samples == 0:
         raise UserError(f"{path} holds no samples (shape {header.shape}): remove the file or write it again.")

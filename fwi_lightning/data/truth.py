@@ -16,14 +16,18 @@ from fwi_lightning.survey import OPENFWI, Survey
 _WORD = re.compile(rf"({'|'.join(PARTNERS)})(?![a-zA-Z])")
 
 
-def with_truth(parts: Sequence[Part], truth: str | Path, survey: Survey = OPENFWI) -> list[Part]:
+def with_truth(
+    parts: Sequence[Part], truth: str | Path, survey: Survey = OPENFWI, setting: str = "truth"
+) -> list[Part]:
     """The same parts with their velocity files.
 
     Args:
         parts: Files of gathers.
         truth: One velocity file for one file of gathers; or a folder in which each file has the name of its gathers
             or that name with the first word exchanged (data to model, seis to vel), in the same or no subfolder.
-        survey: The survey, whose grid the maps must have. Default OPENFWI.
+        survey: The survey, whose grid the maps must have; those of a line with another number of receivers have a
+            column for each. Default OPENFWI.
+        setting: The setting that gave the path, for the messages. Default "truth".
 
     Returns:
         Parts with `velocity` set.
@@ -33,15 +37,16 @@ def with_truth(parts: Sequence[Part], truth: str | Path, survey: Survey = OPENFW
     """
     root = Path(truth)
     if not root.exists():
-        raise UserError(f"{root} does not exist: set truth= to a velocity file or to the folder that holds them.")
+        raise UserError(f"{root} does not exist: set {setting}= to a velocity file or to the folder that holds them.")
     if root.is_file() and len(parts) > 1:
         raise UserError(
-            f"{root} is one file for {len(parts)} files of gathers: set truth= to the folder with a file for each."
+            f"{root} is one file for {len(parts)} files of gathers: set {setting}= to the folder with a file for each."
         )
     paired = []
     for part in parts:
         path = root if root.is_file() else _find(part, root)
-        samples = velocity_samples(path, read_header(path), survey)
+        width = None if part.shape[2] == survey.receivers else part.shape[2]
+        samples = velocity_samples(path, read_header(path), survey, width)
         if samples != part.samples:
             raise UserError(
                 f"{path} holds {samples} maps and {part.gathers} {part.samples} samples: they do not belong together."

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fwi_lightning.survey import Survey
+
 
 @dataclass(frozen=True)
 class Example:
@@ -18,6 +20,7 @@ class Example:
         gathers: (shots, time, receivers).
         prediction: (1, depth, width) or (depth, width), m/s.
         truth: The same shape, m/s. Default None, unknown.
+        survey: Of a sample that another survey than the report's has recorded, such as a line. Default None.
     """
 
     name: str
@@ -25,6 +28,7 @@ class Example:
     gathers: NDArray[np.floating]
     prediction: NDArray[np.floating]
     truth: NDArray[np.floating] | None = None
+    survey: Survey | None = None
 
     @property
     def mae(self) -> float:

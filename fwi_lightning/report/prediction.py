@@ -140,7 +140,7 @@ def _samples(report: PredictionReport) -> list[Block]:
     return [
         draw_example(
             example,
-            report.survey,
+            example.survey or report.survey,
             f"{example.title}: gathers, velocity, profiles down the dashed columns; red triangles are shots.",
         )
         for example in report.examples[:DRAWN]

@@ -1,0 +1,120 @@
+"""What predict.py writes: a file of maps for each file of gathers, and the rows of its tables."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fwi_lightning.commands.predicting import Source
+from fwi_lightning.commands.submission import Submission
+from fwi_lightning.data import Part
+from fwi_lightning.data.dataset import read_velocity
+from fwi_lightning.data.npy import Maps, read_header
+from fwi_lightning.figures.histograms import count_velocities
+from fwi_lightning.inversion import State
+from fwi_lightning.inversion.flaws import find_flaws
+from fwi_lightning.inversion.quality import inspect_prediction, judge_oneself
+from fwi_lightning.inversion.windows import seam
+from fwi_lightning.report.example import Example
+from fwi_lightning.report.files import write_bytes
+from fwi_lightning.training.metrics import score_samples
+
+
+@dataclass
+class Answers:
+    """Takes batches in their order, writes the maps, and gathers up what the tables and the page need.
+
+    Attributes:
+        folder: The output.
+        source: Where the batches come from.
+        submission: Takes the maps too. Default none.
+        pictures: Samples to keep as examples, spread evenly. Default 0.
+        quality: Rows of quality.csv.
+        scores: Rows of scores.csv, of samples whose truth is known.
+        examples: Those kept.
+        velocity_counts: See `count_velocities`.
+    """
+
+    folder: Path
+    source: Source
+    submission: Submission | None = None
+    pictures: int = 0
+    quality: list[dict[str, Any]] = field(default_factory=list)
+    scores: list[dict[str, Any]] = field(default_factory=list)
+    examples: list[Example] = field(default_factory=list)
+    velocity_counts: NDArray[np.int64] | int = 0
+    _waiting: list[NDArray[np.float32]] = field(default_factory=list)
+    _maps: Maps = field(default_factory=Maps)
+
+    def add(self, number: int, state: State) -> None:
+        """Take a batch; a file is written when its last sample has come."""
+        dataset = self.source.dataset
+        rows = self._judge(number, state)
+        drawn = set(np.linspace(0, len(dataset) - 1, min(self.pictures, len(dataset))).astype(int).tolist())
+        for row, place in enumerate(self.source.batches[number]):
+            part, line = dataset.locate(place)
+            name = {"name": part.name, "index": line}
+            predicted = state.velocity[row]
+            self.quality.append(name | rows[row])
+            truth = None if part.velocity is None else read_velocity(part, line, self._maps)
+            if truth is not None:
+                scores = score_samples(predicted[None], torch.from_numpy(truth)[None])
+                self.scores.append(name | {key: value.item() for key, value in scores.items()})
+            if place in drawn:
+                self.examples.append(_example(part, line, state, row, truth))
+            self._waiting.append(predicted.numpy())
+            if line == part.samples - 1:
+                self._write(part)
+        self.velocity_counts = self.velocity_counts + count_velocities(state.velocity.numpy())
+
+    def _judge(self, number: int, state: State) -> list[dict[str, Any]]:
+        """The rows of quality.csv of a batch, less their names."""
+        source = self.source
+        model, windows = source.model, source.geometry(number).windows
+        rows = inspect_prediction(
+            state.gathers,
+            state.velocity,
+            state.survey,
+            fits=None if state.known_misfit is None else state.known_misfit.tolist(),
+            uses_source_velocity=model is not None and model.known.use != "none",
+            inconsistency=None if state.answer is None else state.answer.inconsistency,
+        )
+        flaws = find_flaws(state.gathers, state.survey)
+        heads = judge_oneself(state.answer, state.families) if state.answer else [{}] * len(state)
+        seams = seam(state.velocity, windows) if windows else None
+        for row, place in enumerate(source.batches[number]):
+            found = ["not finite"] * (place in source.not_finite) + flaws[row]
+            rows[row]["flags"] = ";".join(filter(None, [*found, rows[row]["flags"]]))
+            rows[row] |= heads[row] | {key: values[row] for key, values in state.columns.items()}
+            if seams:
+                rows[row]["seam"] = seams[row]
+        return rows
+
+    def _write(self, part: Part) -> None:
+        """Write the maps of one file: (1, depth, width) for a file of one bare sample, else (N, 1, depth, width)."""
+        bare = len(read_header(part.gathers).shape) == 3
+        content = io.BytesIO()
+        np.save(content, self._waiting[0] if bare else np.stack(self._waiting))
+        write_bytes(self.folder / "velocity" / f"{part.name}.npy", content.getvalue())
+        if self.submission is not None:
+            stem = Path(part.name).name
+            for line, velocity in enumerate(self._waiting):
+                self.submission.write(stem if part.samples == 1 else f"{stem}_{line}", velocity[0])
+        self._waiting = []
+
+
+def _example(part: Part, line: int, state: State, row: int, truth: NDArray[np.float32] | None) -> Example:
+    return Example(
+        name=f"{part.name} #{line}" if part.samples > 1 else part.name,
+        family="" if part.family == "unknown" else part.family,
+        gathers=state.gathers[row].numpy(),
+        prediction=state.velocity[row].numpy(),
+        truth=truth,
+        survey=state.survey,
+    )
