@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -185,7 +186,8 @@ class ContinuousCRF(nn.Module):
 
     Args:
         robust: Whether a step costs in proportion (L1) beyond `threshold` and not squared. Default True.
-        tie: Logarithm of the tie of cells without a step between them. Default 0.
+        tie: Logarithm of the tie of cells without a step between them, one number or those of pairs above and beside
+            each other. Default 0.
         boundary: How fast a step cuts it. Default 1.
         threshold: m/s, of the robust form. Default 20.
         tolerance: As `minimise`. Default 1e-4.
@@ -197,7 +199,7 @@ class ContinuousCRF(nn.Module):
     def __init__(
         self,
         robust: bool = True,
-        tie: float = 0.0,
+        tie: float | Sequence[float] = 0.0,
         boundary: float = 1.0,
         threshold: float = 20.0,
         tolerance: float = 1e-4,
@@ -209,7 +211,7 @@ class ContinuousCRF(nn.Module):
                 f"threshold={threshold}, tolerance={tolerance}, boundary={boundary}."
             )
         self.robust, self.tolerance = robust, tolerance
-        self.tie = nn.Parameter(torch.full((2,), float(tie)))
+        self.tie = nn.Parameter(torch.tensor([tie, tie] if isinstance(tie, float | int) else list(tie)).float())
         self.boundary = nn.Parameter(torch.tensor(float(boundary)))
         self.log_threshold = nn.Parameter(torch.tensor(float(threshold)).log(), requires_grad=robust)
 
@@ -237,6 +239,16 @@ class ContinuousCRF(nn.Module):
         given = velocity if prediction is None else prediction
         total = energy(velocity, given, *self._weights(given, scale), self._threshold())
         return total / (JUMP**2 * velocity[0].numel())
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments that make such a field again, with what it has learnt."""
+        return {
+            "robust": self.robust,
+            "tie": self.tie.tolist(),
+            "boundary": max(0.0, self.boundary.item()),
+            "threshold": self.log_threshold.exp().item(),
+            "tolerance": self.tolerance,
+        }
 
     def _threshold(self) -> Tensor | None:
         return self.log_threshold.exp() if self.robust else None
