@@ -24,6 +24,10 @@ COMMANDS = {
     "train": ("fwi_lightning.commands.train", "train a model, test its best checkpoint, write the report"),
     "pretrain": ("fwi_lightning.commands.pretrain", "weights to begin with, for train.py init=..."),
     "predict": ("fwi_lightning.commands.predict", "velocity maps of recorded gathers"),
+    "calibrate": (
+        "fwi_lightning.commands.calibrate",
+        "find out what a checkpoint's answers are worth, and store it in it",
+    ),
     "crossval": ("fwi_lightning.commands.crossval", "predict every fold by the run that held it out, and score them"),
     "explore": ("fwi_lightning.commands.explore", "look at a data set: what is in it, and what is wrong with it"),
     "simulate": ("fwi_lightning.commands.simulate", "write a survey of drawn maps and their gathers"),

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fwi_lightning.commands.predicting import Source
+from fwi_lightning.commands.predicting import Source, family_of
 from fwi_lightning.commands.submission import Submission
 from fwi_lightning.data import Part
 from fwi_lightning.data.dataset import read_velocity
@@ -19,6 +19,7 @@ from fwi_lightning.data.npy import Maps, read_header
 from fwi_lightning.figures.histograms import count_velocities
 from fwi_lightning.inversion import State
 from fwi_lightning.inversion.flaws import find_flaws
+from fwi_lightning.inversion.judging import judge
 from fwi_lightning.inversion.quality import inspect_prediction, judge_oneself
 from fwi_lightning.inversion.windows import seam
 from fwi_lightning.report.example import Example
@@ -50,12 +51,13 @@ class Answers:
     examples: list[Example] = field(default_factory=list)
     velocity_counts: NDArray[np.int64] | int = 0
     _waiting: list[NDArray[np.float32]] = field(default_factory=list)
+    _uncertain: list[NDArray[np.float32]] = field(default_factory=list)
     _maps: Maps = field(default_factory=Maps)
 
     def add(self, number: int, state: State) -> None:
         """Take a batch; a file is written when its last sample has come."""
         dataset = self.source.dataset
-        rows = self._judge(number, state)
+        rows, uncertainty = self._judge(number, state)
         drawn = set(np.linspace(0, len(dataset) - 1, min(self.pictures, len(dataset))).astype(int).tolist())
         for row, place in enumerate(self.source.batches[number]):
             part, line = dataset.locate(place)
@@ -69,12 +71,14 @@ class Answers:
             if place in drawn:
                 self.examples.append(_example(part, line, state, row, truth))
             self._waiting.append(predicted.numpy())
+            if uncertainty is not None:
+                self._uncertain.append(uncertainty[row].numpy())
             if line == part.samples - 1:
                 self._write(part)
         self.velocity_counts = self.velocity_counts + count_velocities(state.velocity.numpy())
 
-    def _judge(self, number: int, state: State) -> list[dict[str, Any]]:
-        """The rows of quality.csv of a batch, less their names."""
+    def _judge(self, number: int, state: State) -> tuple[list[dict[str, Any]], torch.Tensor | None]:
+        """The rows of quality.csv of a batch, less their names; the uncertainty of its maps."""
         source = self.source
         model, windows = source.model, source.geometry(number).windows
         rows = inspect_prediction(
@@ -87,32 +91,36 @@ class Answers:
         )
         flaws = find_flaws(state.gathers, state.survey)
         heads = judge_oneself(state.answer, state.families) if state.answer else [{}] * len(state)
+        expected, uncertainty = judge(state)
         seams = seam(state.velocity, windows) if windows else None
         for row, place in enumerate(source.batches[number]):
             found = ["not finite"] * (place in source.not_finite) + flaws[row]
-            rows[row]["flags"] = ";".join(filter(None, [*found, rows[row]["flags"]]))
-            rows[row] |= heads[row] | {key: values[row] for key, values in state.columns.items()}
+            found += [rows[row]["flags"], *expected[row].pop("flags", [])]
+            rows[row]["flags"] = ";".join(filter(None, found))
+            rows[row] |= heads[row] | expected[row] | {key: values[row] for key, values in state.columns.items()}
             if seams:
                 rows[row]["seam"] = seams[row]
-        return rows
+        return rows, uncertainty
 
     def _write(self, part: Part) -> None:
         """Write the maps of one file: (1, depth, width) for a file of one bare sample, else (N, 1, depth, width)."""
         bare = len(read_header(part.gathers).shape) == 3
-        content = io.BytesIO()
-        np.save(content, self._waiting[0] if bare else np.stack(self._waiting))
-        write_bytes(self.folder / "velocity" / f"{part.name}.npy", content.getvalue())
+        for folder, maps in (("velocity", self._waiting), ("uncertainty", self._uncertain)):
+            if maps:
+                content = io.BytesIO()
+                np.save(content, maps[0] if bare else np.stack(maps))
+                write_bytes(self.folder / folder / f"{part.name}.npy", content.getvalue())
         if self.submission is not None:
             stem = Path(part.name).name
             for line, velocity in enumerate(self._waiting):
                 self.submission.write(stem if part.samples == 1 else f"{stem}_{line}", velocity[0])
-        self._waiting = []
+        self._waiting, self._uncertain = [], []
 
 
 def _example(part: Part, line: int, state: State, row: int, truth: NDArray[np.float32] | None) -> Example:
     return Example(
         name=f"{part.name} #{line}" if part.samples > 1 else part.name,
-        family="" if part.family == "unknown" else part.family,
+        family=family_of(part),
         gathers=state.gathers[row].numpy(),
         prediction=state.velocity[row].numpy(),
         truth=truth,

@@ -67,6 +67,7 @@ RULES: dict[str, Rule] = {
     "fold": whole(0),
     "folds": whole(2),
     "memory_failures": whole(0),
+    "calibration": whole(20) | one_of(0),
     "heads.*": number(0),
     "optimizer.*lr": number(0),
     "optimizer.weight_decay": number(0),

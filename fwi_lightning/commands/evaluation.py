@@ -11,10 +11,13 @@ import numpy as np
 import rich
 import torch
 
+from fwi_lightning.commands.calibrate import calibrate, describe
 from fwi_lightning.commands.fitting import Run
 from fwi_lightning.config import plain
 from fwi_lightning.data import GathersDataModule, GathersDataset
 from fwi_lightning.figures.changes import Change
+from fwi_lightning.inversion.calibrating import LEAST
+from fwi_lightning.inversion.calibration import write_calibration
 from fwi_lightning.models import VelocityModel
 from fwi_lightning.report.example import Example
 from fwi_lightning.report.run import RunReport, RunSummary, write_run_report
@@ -52,6 +55,10 @@ def evaluate(trainer: lightning.Trainer, module: InversionModule, run: Run, seco
     write_family_csv(folder / "per_family.csv", rows, baseline)
     write_csv(folder / "per_sample.csv", samples)
     model = _whole_model(trainer, module, tested)
+    if tested is not None and config.get("calibration") and len(data.val_dataset) >= LEAST:
+        found = calibrate(load_model(tested, module.device), data.val_dataset, samples=config.calibration)
+        write_calibration(tested, found)
+        describe(found)
     report = RunReport(
         title=f"{run.model_name}, fold {config.fold} of {config.folds}",
         summary=RunSummary(

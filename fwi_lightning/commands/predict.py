@@ -32,6 +32,7 @@ from fwi_lightning.data import Part, find_parts
 from fwi_lightning.data.truth import with_truth
 from fwi_lightning.errors import UserError
 from fwi_lightning.inversion import Chain, build_steps
+from fwi_lightning.inversion.calibration import read_calibration
 from fwi_lightning.inversion.quality import rank_correlation
 from fwi_lightning.inversion.store import Store
 from fwi_lightning.models import VelocityModel
@@ -65,7 +66,9 @@ def main(config: DictConfig) -> None:
     seconds = seconds_of(settings["time_budget"])
     check_windows(settings["windows"])
     model = None
+    calibration = None
     if config.ckpt is not None:
+        calibration = read_calibration(Path(config.ckpt))
         model = _at_precision(load_model(Path(config.ckpt), choose_device(config.device)), config.precision)
     survey = model.survey if model else Survey(**plain(config.physics))
     parts = find_parts(config.input, survey=survey, labels=False, any_width=True, any_shots=True)
@@ -73,7 +76,7 @@ def main(config: DictConfig) -> None:
     if config.truth is not None:
         parts = with_truth(parts, config.truth, survey)
     line_shots = None if config.line_shots is None else tuple(config.line_shots)
-    source = Source(parts, survey, model, config.batch_size, settings["windows"], line_shots, start)
+    source = Source(parts, survey, model, config.batch_size, settings["windows"], line_shots, start, calibration)
     simulated = len(source.dataset) <= SIMULATED if config.misfit is None else config.misfit
     folder = writable_folder(config.output)
     # Within a budget, simulating after each step would cost what the steps are to have.

@@ -19,6 +19,7 @@ from fwi_lightning.data.npy import Maps
 from fwi_lightning.data.progress import Progress
 from fwi_lightning.errors import UserError
 from fwi_lightning.inversion import Chain, State
+from fwi_lightning.inversion.calibration import Calibration
 from fwi_lightning.inversion.start import gradient_start
 from fwi_lightning.inversion.state import Network
 from fwi_lightning.inversion.store import Store
@@ -61,6 +62,7 @@ class Source:
         windows: Settings of conf/inference for lines.
         line_shots: Columns of the shots of lines. Default: read off the record.
         start: "gradient", or parts whose velocity is the start, or None with a network.
+        calibration: What the checkpoint knows of its errors. Default: nothing.
 
     Raises:
         UserError: If a file's gathers cannot be asked about: narrower than a window, or with shots elsewhere.
@@ -75,7 +77,9 @@ class Source:
         windows: Mapping[str, Any],
         line_shots: tuple[int, ...] | None = None,
         start: str | list[Part] | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
+        self.calibration = calibration
         self.dataset, self.survey, self.model = GathersDataset(parts), survey, model
         self.batch_size, self.windows, self.line_shots, self.start = batch_size, windows, line_shots, start
         self.not_finite: set[int] = set()
@@ -118,7 +122,11 @@ class Source:
         gathers = torch.stack([self._read(place) for place in places])
         families = self.model.families if self.model else ()
         empty = torch.empty(len(places), 1, *geometry.survey.grid)
-        return State(gathers, empty, geometry.survey, geometry.network, families=families)
+        state = State(gathers, empty, geometry.survey, geometry.network, families=families)
+        state.named = tuple(family_of(self.dataset.locate(place)[0]) for place in places)
+        # What holds of one window need not hold of a line.
+        state.calibration = self.calibration if geometry.windows is None else None
+        return state
 
     def begin(self, number: int) -> State:
         """A batch with the network's answer, or with the map to start from."""
@@ -170,6 +178,11 @@ class Source:
         assert self._network is not None
         network = LineNetwork(self._network, windows, self.windows["weights"], self.windows["boundary_aware"])
         return Geometry(line, network, windows)
+
+
+def family_of(part: Part) -> str:
+    """The family that the data's folders name, "" where they do not."""
+    return "" if part.family == "unknown" else part.family
 
 
 def check_windows(settings: Mapping[str, Any]) -> None:

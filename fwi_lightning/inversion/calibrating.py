@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -12,9 +12,8 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from fwi_lightning.errors import UserError
-from fwi_lightning.inversion.calibration import Expectation, Fits, cell_features, expected_mae, sample_features
+from fwi_lightning.inversion.calibration import Expectation, Fits, cell_features, expected_mae
 from fwi_lightning.inversion.regression import Features, LogLinear, fit_log_linear
-from fwi_lightning.models import Answer
 
 LEAST = 20
 """Fewest samples that a calibration can be fitted to."""
@@ -41,7 +40,7 @@ class Observations:
     """
 
     seed: int = 0
-    _features: list[dict[str, NDArray[np.float64]]] = field(default_factory=list)
+    _features: list[dict[str, NDArray[np.floating]]] = field(default_factory=list)
     _errors: list[NDArray[np.float64]] = field(default_factory=list)
     _cells: list[dict[str, NDArray[np.float32]]] = field(default_factory=list)
     _cell_errors: list[NDArray[np.float64]] = field(default_factory=list)
@@ -53,19 +52,27 @@ class Observations:
         self,
         velocity: Tensor,
         truth: Tensor,
-        answer: Answer | None = None,
-        misfits: Mapping[str, Tensor] | None = None,
+        features: Features,
+        scale: Tensor | None = None,
         spread: Tensor | None = None,
         illumination: Tensor | None = None,
     ) -> None:
-        """Add a batch; arguments as `sample_features` and `cell_features`, truth like velocity, in m/s."""
+        """Add a batch.
+
+        Args:
+            velocity: (batch, 1, depth, width) in m/s.
+            truth: The same shape, m/s.
+            features: As `sample_features`.
+            scale: As `cell_features`, and so are the others.
+            spread: See there.
+            illumination: See there.
+        """
         error = (velocity - truth).double().abs()
-        self._features.append(sample_features(velocity, answer, misfits, spread))
-        self._errors.append(error.mean(dim=(1, 2, 3)).numpy())
-        scale = None if answer is None else answer.scale
-        cells = cell_features(velocity, self._errors[-1], scale, spread, illumination)
         rng = np.random.default_rng((self.seed, len(self)))
         places = rng.integers(velocity[0].numel(), size=(len(velocity), CELLS))
+        self._features.append(dict(features))
+        self._errors.append(error.mean(dim=(1, 2, 3)).numpy())
+        cells = cell_features(velocity, self._errors[-1], scale, spread, illumination)
         self._cells.append({name: _take(values, places) for name, values in cells.items() if name != "expected"})
         self._cell_errors.append(_take(error.numpy(), places))
 

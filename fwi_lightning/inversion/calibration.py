@@ -179,7 +179,10 @@ def sample_features(
     def mean(values: Tensor) -> Tensor:
         return values.double().mean(dim=(1, 2, 3))
 
-    found = {f"down": logarithm(mean(velocity.diff(dim=2).abs())), "across": logarithm(mean(velocity.diff(dim=3).abs()))}
+    found = {
+        "down": logarithm(mean(velocity.diff(dim=2).abs())),
+        "across": logarithm(mean(velocity.diff(dim=3).abs())),
+    }
     found |= {name: logarithm(values, FLOOR) for name, values in (misfits or {}).items()}
     if spread is not None:
         found["spread"] = logarithm(mean(spread))

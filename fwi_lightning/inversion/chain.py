@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from fwi_lightning.config import check_arguments
 from fwi_lightning.errors import UserError
 from fwi_lightning.inversion.augmentation import Augmentation
+from fwi_lightning.inversion.calibration import NETWORK
+from fwi_lightning.inversion.crf import RandomField
+from fwi_lightning.inversion.judging import remember
 from fwi_lightning.inversion.state import State
 from fwi_lightning.inversion.steps import Check, FixedPoint, Refine, Step
 
 STEPS: dict[str, type[Step]] = {
     "tta": Augmentation,
+    "crf": RandomField,
     "fixed_point": FixedPoint,
     "refine": Refine,
 }
@@ -43,10 +47,18 @@ class Chain:
         steps: Name -> step, in the order of `STEPS`.
         simulated: Whether the maps are simulated for their misfit at the end.
         measured: Whether they are also simulated after each step, where the step has not. Default: as `simulated`.
+        after: Called with the state and the name of each step that is done, `calibration.NETWORK` before the first.
+            Default: `remember`.
     """
 
-    def __init__(self, steps: Mapping[str, Step], simulated: bool, measured: bool | None = None) -> None:
-        self.steps = dict(steps)
+    def __init__(
+        self,
+        steps: Mapping[str, Step],
+        simulated: bool,
+        measured: bool | None = None,
+        after: Callable[[State, str], None] = remember,
+    ) -> None:
+        self.steps, self.after = dict(steps), after
         self.measured = simulated if measured is None else measured
         self.rounds = [Round(name, step, part) for name, step in steps.items() for part in range(step.parts)]
         if simulated:
@@ -59,16 +71,20 @@ class Chain:
     def advance(self, state: State) -> None:
         """Do the next round."""
         name, step, part = self.rounds[state.done]
-        if state.done == 0 and self.steps and self.measured:
-            state.columns["misfit_network" if state.network else "misfit_start"] = state.misfit().tolist()
+        if state.done == 0 and self.steps:
+            if self.measured:
+                state.columns["misfit_network" if state.network else "misfit_start"] = state.misfit().tolist()
+            self.after(state, NETWORK)
         begun = time.monotonic()
         step.run(state, part)
         seconds = (time.monotonic() - begun) / len(state)
         if name in self.steps:
             spent = state.columns.get(f"seconds_{name}", [0.0] * len(state))
             state.columns[f"seconds_{name}"] = [round(before + seconds, 3) for before in spent]
-            if part == step.parts - 1 and (self.measured or state.known_misfit is not None):
-                state.columns[f"misfit_{name}"] = state.misfit().tolist()
+            if part == step.parts - 1:
+                if self.measured or state.known_misfit is not None:
+                    state.columns[f"misfit_{name}"] = state.misfit().tolist()
+                self.after(state, name)
         state.done, state.rows = state.done + 1, 0
 
     def run(self, state: State) -> State:

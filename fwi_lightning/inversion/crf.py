@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 
 from fwi_lightning.errors import UserError
+from fwi_lightning.inversion.quality import USUAL, misfit
+from fwi_lightning.inversion.state import State
+from fwi_lightning.inversion.steps import Step
 from fwi_lightning.models.crf import ContinuousCRF
 
 ROUNDS = 40
@@ -40,7 +43,7 @@ def fit_crf(
 
     Every second sample is fitted to, the others decide: the field is on for a family whose MAE falls by `SURE` standard
     errors of the paired difference, over at least `FEWEST` samples. For samples of unknown family it is on if that
-    holds of all samples together.
+    holds of all samples together; `RandomField` then asks the simulator sample by sample.
 
     Args:
         prediction: (samples, 1, depth, width) in m/s.
@@ -125,3 +128,39 @@ def apply_crf(
     if len(rows):
         improved[rows] = crf(velocity[rows], _rows(scale, rows))
     return improved, chosen
+
+
+class RandomField(Step):
+    """Takes the field that the checkpoint's calibration holds to the samples of the families that it helps.
+
+    A sample of unknown family keeps the new map only if it explains more of the record.
+
+    Args:
+        families: The families to use it for; `UNKNOWN`, "", stands for samples of which none is known. Default None:
+            those for which it lowered the validation MAE.
+    """
+
+    def __init__(self, families: Sequence[str] | None = None) -> None:
+        self.families = families
+
+    def run(self, state: State, part: int) -> None:
+        """Solve for the batch; without a calibration in the checkpoint it stays as it is."""
+        calibration = state.calibration
+        if calibration is None or not calibration.crf:
+            state.note("crf: the checkpoint holds none: python -m fwi_lightning calibrate ckpt=... fits one")
+            state.columns["crf"] = [False] * len(state)
+            return
+        scale = None if state.answer is None else state.answer.scale
+        families = state.family_names()
+        velocity, chosen = apply_crf(calibration.crf, state.velocity, families, scale, self.families)
+        state.columns["crf"] = chosen
+        if not any(chosen):
+            return
+        rows = torch.tensor([on and not name for on, name in zip(chosen, families, strict=True)]).nonzero()[:, 0]
+        if len(rows):
+            # Which family it is does not matter where the record itself says whether the map is better.
+            misfits = misfit(state.gathers[rows], velocity[rows].clamp(*USUAL), state.survey)
+            for row in rows[misfits >= state.misfit()[rows]].tolist():
+                velocity[row], chosen[row] = state.velocity[row], False
+        state.columns["crf"] = chosen
+        state.improve(velocity)

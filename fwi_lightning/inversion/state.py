@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fwi_lightning.inversion.calibration import Calibration
 from fwi_lightning.inversion.quality import USUAL, misfit
 from fwi_lightning.models import Answer
 from fwi_lightning.survey import Survey
@@ -32,6 +33,8 @@ class State:
         answer: What the network said of the gathers: its own velocity, the expected error of each cell, the logits of
             the families. None without a network.
         families: Names of the families, in the order of the logits.
+        calibration: What the checkpoint knows of its own errors. None if it holds nothing.
+        named: Family of each sample as the data's folders have it, "" where they do not say. Default: () for none.
         columns: What the steps add to quality.csv: name of a column to one value for each sample.
         maps: Further maps of each sample by name, (batch, 1, depth, width): "spread" is the standard deviation of the
             members of test-time augmentation, m/s.
@@ -50,6 +53,8 @@ class State:
     network: Network | None = None
     answer: Answer | None = None
     families: tuple[str, ...] = ()
+    calibration: Calibration | None = None
+    named: tuple[str, ...] = ()
     columns: dict[str, list[Any]] = field(default_factory=dict)
     maps: dict[str, Tensor] = field(default_factory=dict)
     extras: dict[str, Tensor] = field(default_factory=dict)
@@ -78,6 +83,13 @@ class State:
             # A network may overshoot; the simulator takes only what its time step can carry.
             self.known_misfit = misfit(self.gathers, self.velocity.clamp(*USUAL), self.survey)
         return self.known_misfit
+
+    def family_names(self) -> list[str]:
+        """The family of each sample: as its folder says, else as the network does, else ""."""
+        said = [""] * len(self)
+        if self.answer is not None and self.answer.family is not None:
+            said = [self.families[number] for number in self.answer.family.argmax(dim=1).tolist()]
+        return [name or guess for name, guess in zip(self.named or said, said, strict=True)]
 
     def by_sample(self, work: Callable[[int], None]) -> None:
         """Do the samples one after the other, and keep the state after each: what was done is not done again."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from fwi_lightning.errors import UserError
 from fwi_lightning.inversion.fixed_point import correct
+from fwi_lightning.inversion.judging import look
 from fwi_lightning.inversion.refinement import refine
 from fwi_lightning.inversion.state import State
 from fwi_lightning.physics import simulate
@@ -126,11 +127,11 @@ class Refine(Step):
 
 
 class Check(Step):
-    """The last step: the maps are simulated, unless the step before has done so, for the misfit of quality.csv."""
+    """The last step: the maps are simulated for the misfit of quality.csv, of each shot too, and their illumination."""
 
     def run(self, state: State, part: int) -> None:
         """Simulate."""
-        state.misfit()
+        look(state)
 
 
 def check_bounds(step: str, bounds: Sequence[float]) -> tuple[float, float]:
