@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fwi_lightning.commands.predicting import Source, family_of
+from fwi_lightning.commands.predicting import Source
 from fwi_lightning.commands.submission import Submission
 from fwi_lightning.data import Part
 from fwi_lightning.data.dataset import read_velocity
@@ -21,8 +21,8 @@ from fwi_lightning.inversion import State
 from fwi_lightning.inversion.flaws import find_flaws
 from fwi_lightning.inversion.judging import judge
 from fwi_lightning.inversion.quality import inspect_prediction, judge_oneself
+from fwi_lightning.inversion.steps import HISTORY
 from fwi_lightning.inversion.windows import seam
-from fwi_lightning.report.example import Example
 from fwi_lightning.report.files import write_bytes
 from fwi_lightning.training.metrics import score_samples
 
@@ -35,20 +35,18 @@ class Answers:
         folder: The output.
         source: Where the batches come from.
         submission: Takes the maps too. Default none.
-        pictures: Samples to keep as examples, spread evenly. Default 0.
         quality: Rows of quality.csv.
         scores: Rows of scores.csv, of samples whose truth is known.
-        examples: Those kept.
+        histories: Of samples that were refined, by their place: (steps, 2), seconds and misfit.
         velocity_counts: See `count_velocities`.
     """
 
     folder: Path
     source: Source
     submission: Submission | None = None
-    pictures: int = 0
     quality: list[dict[str, Any]] = field(default_factory=list)
     scores: list[dict[str, Any]] = field(default_factory=list)
-    examples: list[Example] = field(default_factory=list)
+    histories: dict[int, NDArray[np.floating]] = field(default_factory=dict)
     velocity_counts: NDArray[np.int64] | int = 0
     _waiting: list[NDArray[np.float32]] = field(default_factory=list)
     _uncertain: list[NDArray[np.float32]] = field(default_factory=list)
@@ -58,7 +56,6 @@ class Answers:
         """Take a batch; a file is written when its last sample has come."""
         dataset = self.source.dataset
         rows, uncertainty = self._judge(number, state)
-        drawn = set(np.linspace(0, len(dataset) - 1, min(self.pictures, len(dataset))).astype(int).tolist())
         for row, place in enumerate(self.source.batches[number]):
             part, line = dataset.locate(place)
             name = {"name": part.name, "index": line}
@@ -68,8 +65,8 @@ class Answers:
             if truth is not None:
                 scores = score_samples(predicted[None], torch.from_numpy(truth)[None])
                 self.scores.append(name | {key: value.item() for key, value in scores.items()})
-            if place in drawn:
-                self.examples.append(_example(part, line, state, row, truth))
+            if HISTORY in state.extras:
+                self.histories[place] = state.extras[HISTORY][row].numpy()
             self._waiting.append(predicted.numpy())
             if uncertainty is not None:
                 self._uncertain.append(uncertainty[row].numpy())
@@ -115,14 +112,3 @@ class Answers:
             for line, velocity in enumerate(self._waiting):
                 self.submission.write(stem if part.samples == 1 else f"{stem}_{line}", velocity[0])
         self._waiting, self._uncertain = [], []
-
-
-def _example(part: Part, line: int, state: State, row: int, truth: NDArray[np.float32] | None) -> Example:
-    return Example(
-        name=f"{part.name} #{line}" if part.samples > 1 else part.name,
-        family=family_of(part),
-        gathers=state.gathers[row].numpy(),
-        prediction=state.velocity[row].numpy(),
-        truth=truth,
-        survey=state.survey,
-    )

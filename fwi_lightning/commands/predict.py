@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from fwi_lightning.commands.answers import Answers
 from fwi_lightning.commands.environment import environment
+from fwi_lightning.commands.examples import draw_examples
 from fwi_lightning.commands.folders import writable_folder
 from fwi_lightning.commands.predicting import (
     GRADIENT,
@@ -120,7 +121,7 @@ class _Writer:
         submission = None
         if config.submission:
             submission = self._stack.enter_context(Submission(self.folder / "submission.csv"))
-        self.answers = Answers(self.folder, self.source, submission, config.pictures)
+        self.answers = Answers(self.folder, self.source, submission)
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -139,8 +140,11 @@ class _Writer:
                 files=len(self.source.dataset.parts),
                 quality=answers.quality,
                 velocity_counts=answers.velocity_counts,
-                examples=answers.examples,
+                examples=draw_examples(
+                    self.source, self.folder, answers.quality, answers.scores, answers.histories, self.config.pictures
+                ),
                 scores=answers.scores,
+                families=self.source.named,
                 environment=assured | {"seconds": f"{time.monotonic() - self.begun:.0f}"},
                 survey=self.source.survey,
             ),

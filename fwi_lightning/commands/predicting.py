@@ -97,6 +97,11 @@ class Source:
             begin = end
         return found
 
+    @property
+    def named(self) -> list[str]:
+        """The family of each sample as its folder names it, "" where it does not."""
+        return [family_of(part) for part in self.dataset.parts for _ in range(part.samples)]
+
     def _runs(self) -> Iterator[int]:
         """Samples of neighbouring files that may share a batch: those of a line stay among themselves."""
         size = 0

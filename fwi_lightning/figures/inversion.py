@@ -69,12 +69,12 @@ def inversion(
     figure, gather_axes, map_axes, profile_axes = _panels(len(shots), with_truth=true is not None)
     for axis, shot in zip(gather_axes, shots, strict=True):
         draw_gather(axis, gathers, shot, survey, limit)
-    _without_ylabels(gather_axes[1:])
+    without_ylabels(gather_axes[1:])
     columns = [round(share * (predicted.shape[1] - 1)) for share in PROFILE_PLACES]
     _draw_maps(figure, map_axes, predicted, true, survey)
     for axis in map_axes:
-        _mark(axis, columns, survey)
-    _draw_profiles(profile_axes, columns, predicted, true, survey)
+        mark_columns(axis, columns, survey)
+    draw_profiles(profile_axes, columns, predicted, true, survey)
     if title:
         figure.suptitle(title, fontsize=12, color=INK, x=0.65 / 12, y=0.985, ha="left", va="top", fontweight="bold")
     return figure
@@ -115,21 +115,22 @@ def _draw_maps(
         draw_velocity(axes[1], predicted, survey)
         difference = draw_error(axes[2], error, survey, error_limit(error))
         titles = ["true velocity", "predicted velocity", f"error: MAE {np.abs(error).mean():.1f} m/s"]
-        _bar_below(figure, axes[2:], difference, "predicted - true (m/s)", extend="both")
-    _bar_below(figure, axes[:2], image, "velocity (m/s)")
+        bar_below(figure, axes[2:], difference, "predicted - true (m/s)", extend="both")
+    bar_below(figure, axes[:2], image, "velocity (m/s)")
     for axis, title in zip(axes, titles, strict=True):
         axis.set_title(title)
         tidy(axis)
-    _without_ylabels(axes[1:])
+    without_ylabels(axes[1:])
 
 
-def _without_ylabels(axes: list[Axes]) -> None:
+def without_ylabels(axes: list[Axes]) -> None:
+    """Leave depth or time to the first panel of a row."""
     for axis in axes:
         axis.set_ylabel("")
         axis.tick_params(labelleft=False)
 
 
-def _bar_below(
+def bar_below(
     figure: Figure,
     axes: list[Axes],
     image: AxesImage,
@@ -143,7 +144,7 @@ def _bar_below(
     colour_bar(figure.add_axes(box), image, label, extend)
 
 
-def _mark(axis: Axes, columns: list[int], survey: Survey) -> None:
+def mark_columns(axis: Axes, columns: list[int], survey: Survey) -> None:
     """Shots along the top of a map, and lines where the profiles go down."""
     shots = positions(survey.shot_columns, survey)
     axis.plot(shots, np.zeros(len(shots)), "v", color=SHOT_COLOUR, markersize=4, clip_on=False, linestyle="none")
@@ -152,7 +153,7 @@ def _mark(axis: Axes, columns: list[int], survey: Survey) -> None:
         axis.axvline(position, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
 
 
-def _draw_profiles(
+def draw_profiles(
     axes: list[Axes],
     columns: list[int],
     predicted: NDArray[np.floating],
@@ -177,7 +178,7 @@ def _draw_profiles(
     axes[1].set_xlabel("velocity (km/s)")
     for axis in axes:
         tidy(axis)
-    _without_ylabels(axes[1:])
+    without_ylabels(axes[1:])
     if true is not None:
         handles, labels = axes[0].get_legend_handles_labels()
         place_right = axes[-1].get_position().x1

@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from fwi_lightning.errors import UserError
 from fwi_lightning.inversion.fixed_point import correct
 from fwi_lightning.inversion.judging import look
 from fwi_lightning.inversion.refinement import refine
 from fwi_lightning.inversion.state import State
 from fwi_lightning.physics import simulate
+
+HISTORY = "history"
+"""Where `State.extras` has seconds and misfit of each sample's refinement, (batch, `POINTS`, 2)."""
+
+POINTS = 64
+"""Points that a history is thinned out to."""
 
 
 class Step:
@@ -110,6 +119,7 @@ class Refine(Step):
         """Refine the samples one after the other."""
         if "refined" not in state.extras:
             state.extras["refined"] = state.misfit().clone()
+            state.extras[HISTORY] = torch.zeros(len(state), POINTS, 2)
         misfits = state.extras["refined"]
         seconds = self.seconds if state.seconds is None else min(self.seconds, state.seconds)
 
@@ -120,10 +130,19 @@ class Refine(Step):
                 velocity = state.velocity.clone()
                 velocity[row], misfits[row] = found.velocity, found.misfit
                 state.improve(velocity, misfits)
+            state.extras[HISTORY][row] = _resampled(found.history)
             state.note(f"refined to {100 * found.misfit:.2g} % of the record")
 
         state.by_sample(work)
         del state.extras["refined"]
+
+
+def _resampled(history: Sequence[tuple[float, float]]) -> Tensor:
+    """`POINTS` of a history, evenly spread over its steps, (POINTS, 2)."""
+    if not history:
+        return torch.zeros(POINTS, 2)
+    steps = torch.linspace(0, len(history) - 1, POINTS).round().long()
+    return torch.tensor(history)[steps]
 
 
 class Check(Step):

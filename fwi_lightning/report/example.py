@@ -20,7 +20,12 @@ class Example:
         gathers: (shots, time, receivers).
         prediction: (1, depth, width) or (depth, width), m/s.
         truth: The same shape, m/s. Default None, unknown.
-        survey: Of a sample that another survey than the report's has recorded, such as a line. Default None.
+        before: The network's own map, where later steps have changed it, the same shape. Default None.
+        uncertainty: Map that 68 % of the errors are expected within, the same shape, m/s. Default None.
+        record: Simulated over the prediction, like the gathers. Default None.
+        history: (steps, 2): seconds and misfit of a refinement. Default None.
+        facts: What is known of it, for the picture. Default nothing.
+        survey: Its acquisition, where that is not the report's. Default None.
     """
 
     name: str
@@ -28,6 +33,11 @@ class Example:
     gathers: NDArray[np.floating]
     prediction: NDArray[np.floating]
     truth: NDArray[np.floating] | None = None
+    before: NDArray[np.floating] | None = None
+    uncertainty: NDArray[np.floating] | None = None
+    record: NDArray[np.floating] | None = None
+    history: NDArray[np.floating] | None = None
+    facts: str = ""
     survey: Survey | None = None
 
     @property
