@@ -27,6 +27,9 @@ from fwi_lightning.report.tables import records_table
 from fwi_lightning.survey import Survey
 from fwi_lightning.training.checkpoint import load_model
 
+MORE = 4
+"""Times as many samples decide on the random field."""
+
 
 def main(config: DictConfig) -> None:
     """Fit a calibration and store it in the checkpoint; what it held of other steps stays.
@@ -83,7 +86,9 @@ def calibrate(
     places = np.unique(np.linspace(0, len(dataset) - 1, samples).astype(int)).tolist()
     known = before or Calibration()
     if crf:
-        known = Calibration(known.expectations, _field(model, dataset, places, batch_size, robust))
+        # Its samples are not simulated, and a family is decided by few.
+        more = np.unique(np.linspace(0, len(dataset) - 1, MORE * samples).astype(int)).tolist()
+        known = Calibration(known.expectations, _field(model, dataset, more, batch_size, robust))
     observations: dict[str, Observations] = {}
     with Progress("calibrating", 0, len(places)) as progress:
         for start in range(0, len(places), batch_size):

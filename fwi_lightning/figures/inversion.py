@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from fwi_lightning.figures.gathers import clip_level, draw_gather
@@ -141,7 +142,10 @@ def bar_below(
     tall = figure.get_size_inches()[1]
     first, last = axes[0].get_position(original=True), axes[-1].get_position(original=True)
     box = (first.x0, first.y0 - 0.62 / tall, last.x1 - first.x0, 0.13 / tall)
-    colour_bar(figure.add_axes(box), image, label, extend)
+    bar = figure.add_axes(box)
+    colour_bar(bar, image, label, extend)
+    if len(axes) == 1:  # no room for more
+        bar.xaxis.set_major_locator(MaxNLocator(4))
 
 
 def mark_columns(axis: Axes, columns: list[int], survey: Survey) -> None:

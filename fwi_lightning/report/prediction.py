@@ -17,7 +17,7 @@ from fwi_lightning.inversion.quality import rank_correlation
 from fwi_lightning.report.example import Example
 from fwi_lightning.report.page import Block, Headline, Section, draw, write_page
 from fwi_lightning.report.run import environment_table
-from fwi_lightning.report.tables import cell, records_table
+from fwi_lightning.report.tables import records_table
 from fwi_lightning.survey import OPENFWI, Survey
 
 LISTED = 20
@@ -83,9 +83,9 @@ def write_prediction_report(folder: Path, report: PredictionReport) -> Path:
         Section("Flags", _flags(report)),
         Section("What each step changed", _steps(report)),
         Section("Families", _families(report)),
+        Section("Samples", _samples(report)),
         Section("Scores against the truth", _scores(report)),
         Section("Quality", _quality(report)),
-        Section("Samples", _samples(report)),
         Section("The prediction", [environment_table({"checkpoint": report.checkpoint, **report.environment})]),
     ]
     path = folder / "report.html"
@@ -138,10 +138,10 @@ def _steps(report: PredictionReport) -> list[Block]:
         seconds = _values(report.quality, f"seconds_{name}")
         known = np.isfinite(misfit) & np.isfinite(before)
         line: dict[str, Any] = {"after": name.replace("_", " ")}
-        line["median misfit"] = f"{np.nanmedian(misfit):.3g}" if np.isfinite(misfit).any() else None
-        line["median change"] = f"{100 * np.median(misfit[known] / before[known] - 1):+.0f} %" if known.any() else None
-        line["samples with less misfit"] = f"{(misfit[known] < before[known]).mean():.0%}" if known.any() else None
-        line["s a sample"] = f"{seconds.mean():.2g}" if len(seconds) else None
+        line["median_misfit"] = float(np.nanmedian(misfit)) if np.isfinite(misfit).any() else None
+        line["mean_change"] = 100 * float(np.mean(misfit[known] / before[known] - 1)) if known.any() else None
+        line["improved"] = 100 * float(np.mean(misfit[known] < before[known])) if known.any() else None
+        line["seconds_a_sample"] = float(seconds.mean()) if len(seconds) else None
         rows.append(line)
         before = np.where(np.isfinite(misfit), misfit, before)
     return [records_table(rows)] if len(rows) > 1 else []
@@ -169,7 +169,7 @@ def _families(report: PredictionReport) -> list[Block]:
         line |= {name: float(values.mean()) for name in SCORES if len(values := _values(true, name))}
         expected, misfits = _values(members, "expected_mae"), _values(members, "misfit")
         line |= {"expected_mae": float(expected.mean())} if len(expected) else {}
-        line |= {"median misfit": cell("misfit", float(np.median(misfits)))} if len(misfits) else {}
+        line |= {"median_misfit": float(np.median(misfits))} if len(misfits) else {}
         rows.append(line | {"flagged": sum(bool(row.get("flags")) for row in members)})
     return [records_table(rows)]
 
@@ -218,10 +218,11 @@ def _samples(report: PredictionReport) -> list[Block]:
         "Profiles go down the dashed columns; red triangles are shots. Recorded, simulated and difference share one "
         "scale of colours."
     )
-    return [
-        draw(answer(_answered(example), example.survey or report.survey, example.title, example.facts), caption)
+    pictures: list[Block] = [
+        draw(answer(_answered(example), example.survey or report.survey, example.title, example.facts), example.title)
         for example in report.examples[:DRAWN]
     ]
+    return [caption, *pictures] if pictures else []
 
 
 def _answered(example: Example) -> Answered:

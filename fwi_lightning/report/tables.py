@@ -35,7 +35,12 @@ FAMILY_HEADINGS = {
 }
 """Columns of per_family.csv and what they are called in tables."""
 
-HEADINGS = FAMILY_HEADINGS | {"expected_mae": "expected MAE (m/s)"}
+HEADINGS = FAMILY_HEADINGS | {
+    "expected_mae": "expected MAE (m/s)",
+    "mean_change": "mean change of misfit",
+    "improved": "samples with less misfit",
+    "seconds_a_sample": "s a sample",
+}
 """What columns are called in any table, where that is not their name."""
 
 _FORMATS = {
@@ -50,7 +55,11 @@ _FORMATS = {
     "rmse_spread": "{:.1f}",
     "ssim_spread": "{:.3f}",
     "boundary_iou_spread": "{:.3f}",
-    "misfit": "{:.4g}",
+    "misfit": "{:.3g}",
+    "median_misfit": "{:.3g}",
+    "mean_change": "{:+.0f} %",
+    "improved": "{:.0f} %",
+    "seconds_a_sample": "{:.2g}",
     "expected_mae": "{:.1f}",
     "family_probability": "{:.2f}",
     "inconsistency": "{:.2f}",
