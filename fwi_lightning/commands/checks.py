@@ -69,6 +69,7 @@ RULES: dict[str, Rule] = {
     "memory_failures": whole(0),
     "calibration": whole(20) | one_of(0),
     "heads.*": number(0),
+    "metrics.*": one_of(True, False),
     "optimizer.*lr": number(0),
     "optimizer.weight_decay": number(0),
     "scheduler.max_lr": number(0),

@@ -115,6 +115,7 @@ def make_inversion(run: Run) -> InversionModule:
         scheduler=plain(config.scheduler),
         families=run.data.families,
         heads=plain(config.heads),
+        metrics=plain(config.get("metrics")),
     )
 
 

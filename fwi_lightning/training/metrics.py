@@ -11,6 +11,7 @@ from torchmetrics import Metric
 
 from fwi_lightning.geology.boundaries import boundaries
 from fwi_lightning.models import normalise_velocity
+from fwi_lightning.models.crf import ContinuousCRF
 
 BOUNDARY_TOLERANCE = 1
 """Cells by which a predicted boundary may miss the true one."""
@@ -99,6 +100,20 @@ def score_samples(prediction: Tensor, truth: Tensor) -> dict[str, Tensor]:
         "ssim": structural_similarity(prediction, truth),
         "boundary_iou": torch.where(union > 0, intersection / union.clamp_min(1), 1.0),
     }
+
+
+@torch.no_grad()
+def crf_energy(prediction: Tensor) -> Tensor:
+    """Energy of maps in a continuous random field whose ties follow their own boundaries, (batch,).
+
+    It needs no truth: it is what `ContinuousCRF` with its default settings charges a map for being rough between its
+    boundaries, in units of (100 m/s)^2 a cell. 0 for a uniform map; a boundary between two layers costs little, a
+    ripple of as many m/s spread over all cells much.
+
+    Args:
+        prediction: (batch, 1, depth, width) in m/s.
+    """
+    return ContinuousCRF().to(prediction.device).energy(prediction.float())
 
 
 class VelocityScores(Metric):

@@ -14,12 +14,12 @@ from fwi_lightning.models import InvertibleUNet, VelocityModel
 from fwi_lightning.training.checkpoint import build_model
 from fwi_lightning.training.losses import CombinedLoss, guarded_terms, head_losses, pde_residual
 from fwi_lightning.training.memory import Losses
-from fwi_lightning.training.metrics import SCORES, VelocityScores, score_samples
+from fwi_lightning.training.metrics import SCORES, VelocityScores, crf_energy, score_samples
 from fwi_lightning.training.optimised import OptimisedModule
 
 Batch = Mapping[str, Tensor]
 
-MEANS = ("pde_residual", "family_accuracy", "expected_mae", "inconsistency")
+MEANS = ("pde_residual", "crf_energy", "family_accuracy", "expected_mae", "inconsistency")
 """Means over the validation samples that are logged besides the scores, where there is something to log."""
 
 
@@ -34,6 +34,7 @@ class InversionModule(OptimisedModule):
         scheduler: Configuration of the learning-rate schedule, stepped after every batch; None keeps the rate.
         families: Names of the families, in the order of the numbers in a batch.
         heads: Weights of the losses of the heads that the model has, by name; see `head_losses`. Default 0.1 each.
+        metrics: Further means over the validation samples: "crf_energy", whether to log that. Default none.
 
     Raises:
         UserError: If a configuration names something unknown.
@@ -48,11 +49,13 @@ class InversionModule(OptimisedModule):
         scheduler: dict[str, Any] | None,
         families: Sequence[str],
         heads: Mapping[str, float] | None = None,
+        metrics: Mapping[str, bool] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)
         self.model: VelocityModel = build_model(model, survey, families)
         self.heads = {"uncertainty": 0.1, "family": 0.1, "inverse": 0.1} | dict(heads or {})
+        self.measures_energy = bool((metrics or {}).get("crf_energy"))
         self.loss = build(loss)
         self.val_scores = VelocityScores(families)
         self.val_means = nn.ModuleDict({name: MeanMetric() for name in MEANS})
@@ -97,6 +100,7 @@ class InversionModule(OptimisedModule):
             "val/expected_mae": self.model.outputs > 1,
             "val/inconsistency": isinstance(self.model, InvertibleUNet),
             "val/pde_residual": illuminated,
+            "val/crf_energy": self.measures_energy,
         }
         return names + [name for name, there in said.items() if there]
 
@@ -111,6 +115,8 @@ class InversionModule(OptimisedModule):
         }
         if answer.family is not None:
             found["family_accuracy"] = (answer.family.argmax(dim=1) == batch["family"]).float()
+        if self.measures_energy:
+            found["crf_energy"] = crf_energy(prediction)
         if "illumination" in batch:
             found["pde_residual"] = pde_residual(prediction, batch["velocity"], batch["illumination"])
         for name, values in found.items():

@@ -7,6 +7,7 @@ from fwi_lightning.geology.boundaries import BOUNDARY_JUMP, boundaries
 from fwi_lightning.training.metrics import (
     VelocityScores,
     boundary_overlap,
+    crf_energy,
     score_samples,
     structural_similarity,
 )
@@ -125,3 +126,27 @@ def test_scores_do_not_depend_on_the_batches_and_families_add_up(pair):
     assert whole.compute()["mae"].item() == pytest.approx(np.abs(errors).mean())
     assert whole.compute()["rmse"].item() == pytest.approx(np.sqrt((errors**2).mean()))
     assert table["a"]["rmse"] == pytest.approx(np.sqrt((errors[[0, 3]] ** 2).mean()))
+
+
+def test_crf_energy_is_that_of_each_pair_of_neighbours():
+    """Written pair by pair: Charbonnier of the step, tied the less the larger the step is, per cell and (100 m/s)^2."""
+    maps = torch.from_numpy(np.random.default_rng(0).normal(2500, 80, (2, 1, 4, 5)))
+    expected = []
+    for depth, width, sample in ((4, 5, sample) for sample in maps[:, 0].numpy()):
+        total = 0.0
+        for row in range(depth):
+            for column in range(width):
+                for other in ((row + 1, column), (row, column + 1)):
+                    if other[0] < depth and other[1] < width:
+                        step = sample[row, column] - sample[other]
+                        tie = 1 / (1 + (step / 100) ** 2)
+                        total += tie * 2 * 20**2 * (np.sqrt(1 + (step / 20) ** 2) - 1)
+        expected.append(total / (depth * width * 100**2))
+    assert crf_energy(maps).tolist() == pytest.approx(expected, rel=1e-4)
+
+
+def test_crf_energy_charges_ripples_and_hardly_boundaries():
+    layers = random_maps(1)
+    ripple = layers + 80 * torch.sin(torch.arange(70.0) * 2)
+    assert crf_energy(torch.full((1, 1, 70, 70), 2000.0)).item() == 0
+    assert crf_energy(ripple) > 5 * crf_energy(layers)
