@@ -42,8 +42,8 @@ def fit_crf(
     """Fit a field to predictions whose truth is known, and find out which families it helps.
 
     Every second sample is fitted to, the others decide: the field is on for a family whose MAE falls by `SURE` standard
-    errors of the paired difference, over at least `FEWEST` samples. For samples of unknown family it is on if that
-    holds of all samples together; `RandomField` then asks the simulator sample by sample.
+    errors of the paired difference, over at least `FEWEST` samples. For samples of unknown family it is on if it
+    is on for any, or helps all together; `RandomField` then asks the simulator sample by sample.
 
     Args:
         prediction: (samples, 1, depth, width) in m/s.
@@ -81,11 +81,12 @@ def fit_crf(
             changes.append((after - before).double().numpy())
     change = np.concatenate(changes)
     names = np.asarray(families)[deciding.numpy()]
-    groups = {str(name): change[names == name] for name in sorted(set(names)) if name != UNKNOWN} | {UNKNOWN: change}
+    groups = {str(name): change[names == name] for name in sorted(set(names)) if name != UNKNOWN}
+    on = [name for name, values in groups.items() if _falls(values)]
     return {
         "field": crf.settings(),
-        "families": [name for name, values in groups.items() if _falls(values)],
-        "changes": {name: float(values.mean()) for name, values in groups.items()},
+        "families": on + [UNKNOWN] * bool(on or _falls(change)),
+        "changes": {name: float(values.mean()) for name, values in (groups | {UNKNOWN: change}).items()},
     }
 
 

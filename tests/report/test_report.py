@@ -1,6 +1,7 @@
 """Tables carry the right numbers; pages are whole, escaped, and fetch nothing."""
 
 import csv
+import dataclasses
 import io
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import rich.console
 
 from fwi_lightning.errors import UserError
+from fwi_lightning.figures.answer import answer
 from fwi_lightning.figures.changes import Change
 from fwi_lightning.figures.histograms import count_velocities
 from fwi_lightning.report import (
@@ -26,6 +28,7 @@ from fwi_lightning.report import (
     write_run_report,
 )
 from fwi_lightning.report.page import Code, Headline, Section, write_page
+from fwi_lightning.report.prediction import _answered
 from fwi_lightning.report.run import count, duration
 from fwi_lightning.survey import Survey
 
@@ -225,7 +228,7 @@ def test_prediction_report_of_thousands_lists_and_draws_a_few(tmp_path, monkeypa
     report = prediction_report(3000, examples=list(examples(["a"] * 4, truth=False)))
     page = read_page(write_prediction_report(tmp_path, report))
     assert page.tags.count("img") == 1 + 2
-    assert page.tags.count("tr") == (1 + 20) + (1 + 1)
+    assert page.tags.count("tr") == (1 + 20) + (1 + 1) + (1 + 1)  # samples, flags, what was predicted
     cells = [text for text in page.text if text in ("0002", "2999", "2998")]
     assert cells == ["0002", "2999", "2998"]  # flagged first, then by misfit
 
@@ -248,3 +251,41 @@ def test_count(number, text):
 @pytest.mark.parametrize(("seconds", "text"), [(42.4, "42 s"), (59.7, "1 min 0 s"), (11_400, "3 h 10 min")])
 def test_duration(seconds, text):
     assert duration(seconds) == text
+
+
+def test_prediction_report_tells_steps_families_and_flags(tmp_path):
+    report = prediction_report(4)
+    for number, row in enumerate(report.quality):
+        row |= {"misfit_network": 0.2, "misfit_crf": 0.1 if number else 0.4, "seconds_crf": 2.0, "expected_mae": 50.0}
+    changed = dataclasses.replace(report, families=["FlatVel_A", "FlatVel_A", "Style_B", ""])
+    page = read_page(write_prediction_report(tmp_path, changed))
+    assert {"What each step changed", "-12 %", "75 %", "Families", "unknown", "Flags", "expected MAE"} <= set(page.text)
+
+
+def test_an_answer_is_drawn_with_all_that_is_known(tmp_path):
+    (example,) = examples(["a"])
+    history = np.column_stack([np.arange(5.0), 0.5 ** np.arange(5)])
+    whole = dataclasses.replace(
+        example,
+        before=example.truth + 5,
+        uncertainty=np.full_like(example.truth, 30.0),
+        record=0.9 * example.gathers,
+        history=history,
+        facts="no flag",
+    )
+    figure = answer(_answered(whole), SURVEY, "title", whole.facts)
+    titles = [axis.get_title() for axis in figure.axes]
+    assert titles[:8] == [
+        "the network's map",
+        "answer",
+        "true velocity",
+        "error: MAE 0 m/s",
+        "uncertainty",
+        "recorded, shot 2",
+        "simulated",
+        "difference",
+    ]
+    difference = figure.axes[7].collections[0].get_array()
+    np.testing.assert_allclose(difference, 0.1 * example.gathers[1], rtol=1e-6)
+    alone = answer(_answered(dataclasses.replace(example, truth=None)), SURVEY)
+    assert [axis.get_title() for axis in alone.axes][:2] == ["answer", "shot 1 of 3"]
