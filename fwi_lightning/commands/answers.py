@@ -19,7 +19,7 @@ from fwi_lightning.data.npy import Maps, read_header
 from fwi_lightning.figures.histograms import count_velocities
 from fwi_lightning.inversion import State
 from fwi_lightning.inversion.flaws import find_flaws
-from fwi_lightning.inversion.judging import judge
+from fwi_lightning.inversion.judging import SHOTS, judge
 from fwi_lightning.inversion.quality import inspect_prediction, judge_oneself
 from fwi_lightning.inversion.steps import HISTORY
 from fwi_lightning.inversion.windows import seam
@@ -95,6 +95,9 @@ class Answers:
             found += [rows[row]["flags"], *expected[row].pop("flags", [])]
             rows[row]["flags"] = ";".join(filter(None, found))
             rows[row] |= heads[row] | expected[row] | {key: values[row] for key, values in state.columns.items()}
+            if SHOTS in state.extras and rows[row]["misfit"] is not None:
+                by_shot = enumerate(state.extras[SHOTS][row].tolist(), start=1)
+                rows[row] |= {f"misfit_shot_{shot}": value for shot, value in by_shot}
             if seams:
                 rows[row]["seam"] = seams[row]
         return rows, uncertainty

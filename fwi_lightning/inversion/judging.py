@@ -22,6 +22,9 @@ REMEMBERED = "features"
 LIT = "illumination"
 """Where `State.maps` has the illumination of the maps that were simulated last."""
 
+SHOTS = "misfit_shots"
+"""Where `State.extras` has the misfit of each shot, (batch, shots)."""
+
 MEMBERS = "spread"
 """Where `State.maps` has the standard deviation of the members of test-time augmentation."""
 
@@ -54,10 +57,10 @@ def look(state: State) -> None:
     """Simulate the maps of a batch: the state then knows their misfit, also by shot, and their illumination."""
     # A network may overshoot; the simulator takes only what its time step can carry.
     record, illumination = illuminate(state.velocity[:, 0].clamp(*USUAL), state.survey)
-    state.improve(state.velocity, relative_rms(state.gathers, record))
+    if state.known_misfit is None:
+        state.improve(state.velocity, relative_rms(state.gathers, record))
     state.maps[LIT] = illumination[:, None]
-    by_shot = relative_rms_by_shot(state.gathers, record)
-    state.columns |= {f"misfit_shot_{shot + 1}": by_shot[:, shot].tolist() for shot in range(by_shot.shape[1])}
+    state.extras[SHOTS] = relative_rms_by_shot(state.gathers, record)
 
 
 def judge(state: State) -> tuple[list[dict[str, Any]], Tensor | None]:
