@@ -23,6 +23,7 @@ from fwi_lightning.errors import UserError
 COMMANDS = {
     "train": ("fwi_lightning.commands.train", "train a model, test its best checkpoint, write the report"),
     "pretrain": ("fwi_lightning.commands.pretrain", "weights to begin with, for train.py init=..."),
+    "refiner": ("fwi_lightning.commands.refiner", "train a second network that corrects the maps of a first one"),
     "predict": ("fwi_lightning.commands.predict", "velocity maps of recorded gathers"),
     "calibrate": (
         "fwi_lightning.commands.calibrate",

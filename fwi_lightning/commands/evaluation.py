@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import lightning
 import numpy as np
 import rich
 import torch
+from numpy.typing import NDArray
 
 from fwi_lightning.commands.calibrate import calibrate, describe
 from fwi_lightning.commands.fitting import Run
@@ -18,7 +19,6 @@ from fwi_lightning.data import GathersDataModule, GathersDataset
 from fwi_lightning.figures.changes import Change
 from fwi_lightning.inversion.calibrating import LEAST
 from fwi_lightning.inversion.calibration import write_calibration
-from fwi_lightning.models import VelocityModel
 from fwi_lightning.report.example import Example
 from fwi_lightning.report.run import RunReport, RunSummary, write_run_report
 from fwi_lightning.report.tables import OVERALL, Rows, family_table, read_metrics, write_csv, write_family_csv
@@ -26,6 +26,9 @@ from fwi_lightning.training.checkpoint import load_model
 from fwi_lightning.training.metrics import VelocityScores
 from fwi_lightning.training.module import InversionModule
 from fwi_lightning.training.sharding import Sharded
+
+Predictor = Callable[[Mapping[str, Any]], NDArray[np.float32]]
+"""A sample to its map, (1, depth, width) in m/s."""
 
 AUGMENTED = 5
 """Training samples that the report shows before and after augmentation."""
@@ -54,7 +57,7 @@ def evaluate(trainer: lightning.Trainer, module: InversionModule, run: Run, seco
     samples = _per_sample(module.sample_scores, data.test_dataset)
     write_family_csv(folder / "per_family.csv", rows, baseline)
     write_csv(folder / "per_sample.csv", samples)
-    model = _whole_model(trainer, module, tested)
+    predict = _predictor(trainer, module, tested)
     if tested is not None and config.get("calibration") and len(data.val_dataset) >= LEAST:
         found = calibrate(load_model(tested, module.device), data.val_dataset, samples=config.calibration)
         write_calibration(tested, found)
@@ -70,7 +73,7 @@ def evaluate(trainer: lightning.Trainer, module: InversionModule, run: Run, seco
         rows=rows,
         baseline_rows=baseline,
         metrics=read_metrics(folder / "metrics.csv"),
-        examples=_examples(model, data.test_dataset, samples) if model is not None else [],
+        examples=_examples(predict, data.test_dataset, samples) if predict is not None else [],
         config=plain(config),
         environment=run.facts | {"seed": str(config.seed)},
         survey=data.survey,
@@ -128,14 +131,17 @@ def _per_sample(scores: Iterable[dict[str, float]], dataset: GathersDataset) -> 
     return rows
 
 
-def _whole_model(trainer: lightning.Trainer, module: InversionModule, tested: Path | None) -> VelocityModel | None:
-    """The model that was tested, for one process to ask alone; None if it is sharded and was never saved."""
+def _predictor(trainer: lightning.Trainer, module: InversionModule, tested: Path | None) -> Predictor | None:
+    """The map of a sample, for one process to ask alone; None if the model is sharded and was never saved."""
     if not isinstance(trainer.strategy, Sharded):
-        return module.model
-    return load_model(tested) if tested is not None else None
+        return module.predict_sample
+    if tested is None:
+        return None
+    model = load_model(tested)
+    return lambda sample: np.asarray(model.predict(sample["gathers"]))
 
 
-def _examples(model: VelocityModel, dataset: GathersDataset, rows: list[dict[str, Any]]) -> list[Example]:
+def _examples(predict: Predictor, dataset: GathersDataset, rows: list[dict[str, Any]]) -> list[Example]:
     """Of every family its median sample, then the best and the worst of all: what the report draws."""
     by_error = sorted(range(len(rows)), key=lambda place: rows[place]["mae"])
     members: dict[str, list[int]] = {}
@@ -150,7 +156,7 @@ def _examples(model: VelocityModel, dataset: GathersDataset, rows: list[dict[str
                 name=f"{rows[place]['name']} #{rows[place]['index']}",
                 family=rows[place]["family"],
                 gathers=sample["gathers"].numpy(),
-                prediction=np.asarray(model.predict(sample["gathers"])),
+                prediction=predict(sample),
                 truth=sample["velocity"].numpy(),
             )
         )

@@ -24,6 +24,7 @@ from fwi_lightning.data.npy import Maps
 from fwi_lightning.data.reading import READINGS, open_parts, write_halves
 from fwi_lightning.data.resume import ResumableLoader
 from fwi_lightning.data.sampler import EpochSampler, ShareSampler
+from fwi_lightning.data.starts import StartsDataset, StartsOf
 from fwi_lightning.data.training import Completion, Look, Recorded, Source, TrainingSamples
 from fwi_lightning.data.workers import worker_settings
 from fwi_lightning.errors import UserError
@@ -45,6 +46,8 @@ class GathersDataModule(lightning.LightningDataModule):
         blocks: The folds.
         needs_illumination: Whether batches of training and validation are to have the illumination, (batch, 1, depth,
             width) float32; computed on first use. To be set before `prepare_data`. At first False.
+        starts: Where the maps that a refiner is to correct lie, see `StartsDataset`. To be set before `setup`. At first
+            None: none are wanted.
         train_dataset: The samples of the files to train on, as they are.
         val_dataset: Those held out.
         test_dataset: Those of `test_root`, or those held out.
@@ -81,6 +84,7 @@ class GathersDataModule(lightning.LightningDataModule):
     allow_zero_length_dataloader_with_multiple_devices = True
 
     needs_illumination = False
+    starts: StartsOf | None = None
 
     def __init__(
         self,
@@ -189,6 +193,8 @@ class GathersDataModule(lightning.LightningDataModule):
     def _dataset(self, parts: list[Part], rows: NDArray[np.int64] | None = None) -> GathersDataset:
         """Some rows of some parts, with the illumination where it is needed."""
         lit = [illumination_file(part, self.survey, self.illumination) for part in parts if self.needs_illumination]
+        if self.starts is not None:
+            return StartsDataset(self.starts, parts, rows, self.families, lit, self._maps)
         return GathersDataset(parts, rows, self.families, lit, self._maps)
 
     def _supplement(self, parts: list[Part], more: list[Part]) -> Recorded | str | None:

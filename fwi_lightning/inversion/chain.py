@@ -12,6 +12,7 @@ from fwi_lightning.inversion.augmentation import Augmentation
 from fwi_lightning.inversion.calibration import NETWORK
 from fwi_lightning.inversion.crf import RandomField
 from fwi_lightning.inversion.judging import remember
+from fwi_lightning.inversion.refiner import LearnedRefiner
 from fwi_lightning.inversion.state import State
 from fwi_lightning.inversion.steps import Check, FixedPoint, Refine, Step
 
@@ -19,6 +20,7 @@ STEPS: dict[str, type[Step]] = {
     "tta": Augmentation,
     "crf": RandomField,
     "fixed_point": FixedPoint,
+    "refiner": LearnedRefiner,
     "refine": Refine,
 }
 """Key of conf/inference to the class that takes its settings, in the order in which they are done."""

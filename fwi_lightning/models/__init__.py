@@ -4,6 +4,7 @@ from fwi_lightning.models.base import Answer, VelocityModel
 from fwi_lightning.models.eva import Eva02
 from fwi_lightning.models.inversionnet import InversionNet
 from fwi_lightning.models.invertible import InvertibleUNet
+from fwi_lightning.models.refiner import Refiner
 from fwi_lightning.models.scale import normalise_velocity
 from fwi_lightning.models.timm_unet import TimmUNet
 from fwi_lightning.models.transform import InputTransform
@@ -15,6 +16,7 @@ __all__ = [
     "InputTransform",
     "InversionNet",
     "InvertibleUNet",
+    "Refiner",
     "ResidualUNet",
     "TimmUNet",
     "UNet",

@@ -51,7 +51,11 @@ class ResidualUNetwork(Network):
 
     def encode(self, x: Tensor) -> list[Tensor]:
         """(batch, inputs, *size) to the features of each level."""
-        features = [self.first(self.stem(x))]
+        return self.deepen(self.stem(x))
+
+    def deepen(self, x: Tensor) -> list[Tensor]:
+        """What the stem has made of the inputs, (batch, widths[0], rows, columns), to the features of each level."""
+        features = [self.first(x)]
         for block in self.down:
             features.append(block(functional.max_pool2d(features[-1], 2)))
         return features

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fwi_lightning.config import build, find_class
 from fwi_lightning.errors import UserError
-from fwi_lightning.models import VelocityModel
+from fwi_lightning.models import Refiner, VelocityModel
 
 PREFIX = "model."
 """Where the model's weights stand in the state of every LightningModule here."""
@@ -98,9 +98,41 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Velocity
         UserError: If the file is missing or is not a checkpoint of this project.
     """
     checkpoint = read_checkpoint(path)
-    parameters = checkpoint["hyper_parameters"]
     if task_of(checkpoint) != SUPERVISED:
         raise UserError(f"{path} is of a pretraining and makes no maps: train a model from it with init={path}.")
+    model = _rebuild(checkpoint, path)
+    if isinstance(model, Refiner):
+        raise UserError(
+            f"{path} is a refiner, which corrects the maps of another model: give ckpt= that model, and use the "
+            f"refiner with inference.refiner.ckpt={path}."
+        )
+    return model.eval().to(device)
+
+
+def load_refiner(path: str | Path, device: str | torch.device = "cpu") -> Refiner:
+    """The refiner of a checkpoint.
+
+    Args:
+        path: File written by `python -m fwi_lightning refiner`.
+        device: Where it shall live. Default "cpu".
+
+    Returns:
+        The refiner in evaluation mode.
+
+    Raises:
+        UserError: If the file is missing or is no refiner.
+    """
+    refiner = _rebuild(read_checkpoint(path, "inference.refiner.ckpt"), path)
+    if not isinstance(refiner, Refiner):
+        raise UserError(
+            f"{path} is no refiner: give inference.refiner.ckpt= a file that python -m fwi_lightning refiner wrote."
+        )
+    return refiner.eval().to(device)
+
+
+def _rebuild(checkpoint: Mapping[str, Any], path: str | Path) -> VelocityModel:
+    """The model that a checkpoint describes, with its weights."""
+    parameters = checkpoint["hyper_parameters"]
     config = {
         name: value for name, value in parameters["model"].items() if name != "pretrained"
     }  # the file may be gone
@@ -110,4 +142,4 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Velocity
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise UserError(f"{path} does not fit the model that it names ({reason}): it was changed or cut.") from error
-    return model.eval().to(device)
+    return model

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, distributed, nn
 from torchmetrics import MeanMetric
 
 from fwi_lightning.config import build
-from fwi_lightning.models import InvertibleUNet, VelocityModel
+from fwi_lightning.models import Answer, InvertibleUNet, VelocityModel
 from fwi_lightning.training.checkpoint import build_model
 from fwi_lightning.training.losses import CombinedLoss, guarded_terms, head_losses, pde_residual
 from fwi_lightning.training.memory import Losses
@@ -66,9 +68,23 @@ class InversionModule(OptimisedModule):
         """Gathers (batch, shots, time, receivers) to velocity (batch, 1, depth, width) in m/s."""
         return self.model(gathers)
 
+    def answer(self, batch: Batch) -> Answer:
+        """What the model says of a batch."""
+        return self.model.answer(batch["gathers"])
+
+    @torch.no_grad()
+    def predict_sample(self, sample: Mapping[str, Any]) -> NDArray[np.float32]:
+        """The map of one sample of a data set, (1, depth, width) in m/s."""
+        training = self.training
+        self.eval()
+        batch = {name: value[None].to(self.device) for name, value in sample.items() if isinstance(value, Tensor)}
+        velocity: NDArray[np.float32] = self.answer(batch).velocity[0].float().cpu().numpy()
+        self.train(training)
+        return velocity
+
     def losses(self, batch: Batch) -> Losses:
         """The loss of a batch, and its parts."""
-        answer = self.model.answer(batch["gathers"])
+        answer = self.answer(batch)
         loss = self.loss(answer.velocity, batch, self.model.survey)
         said = head_losses(answer, batch)
         total = loss + sum(self.heads[name] * value for name, value in said.items())
@@ -106,7 +122,7 @@ class InversionModule(OptimisedModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the validation scores; where the illumination is at hand, the PDE residual too."""
-        answer = self.model.answer(batch["gathers"])
+        answer = self.answer(batch)
         prediction = answer.velocity
         self.val_scores.update(prediction, batch["velocity"], batch["family"])
         found: dict[str, Tensor | None] = {
@@ -141,7 +157,7 @@ class InversionModule(OptimisedModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Add a batch to the test scores and keep every sample's own."""
-        prediction = self(batch["gathers"])
+        prediction = self.answer(batch).velocity
         self.test_scores.update(prediction, batch["velocity"], batch["family"])
         scores = score_samples(prediction, batch["velocity"])
         for row, index in enumerate(batch["index"].tolist()):

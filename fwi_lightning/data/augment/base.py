@@ -26,6 +26,9 @@ class Sample:
         index: Its number, as in `GathersDataset`.
         illumination: (1, depth, width) float32 where a loss needs it, else None; it means nothing where every shot is
             missing.
+        start: (1, depth, width) float32 in m/s, the map that a refiner is to correct; else None.
+        residual: (shots, samples, receivers) float32, the record less that of `start`, thinned in time; else None.
+        gradient: (1, depth, width) float32, of the misfit at `start`; else None.
     """
 
     gathers: Tensor
@@ -34,6 +37,9 @@ class Sample:
     family: int
     index: int
     illumination: Tensor | None = None
+    start: Tensor | None = None
+    residual: Tensor | None = None
+    gradient: Tensor | None = None
 
     def over(self, velocity: Tensor) -> Sample:
         """The same sample over another map, (1, depth, width) in m/s: every shot is to be simulated."""
