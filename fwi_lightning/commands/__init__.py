@@ -29,6 +29,7 @@ COMMANDS = {
         "fwi_lightning.commands.calibrate",
         "find out what a checkpoint's answers are worth, and store it in it",
     ),
+    "adapt": ("fwi_lightning.commands.adapt", "fine-tune a model to gathers without maps"),
     "crossval": ("fwi_lightning.commands.crossval", "predict every fold by the run that held it out, and score them"),
     "explore": ("fwi_lightning.commands.explore", "look at a data set: what is in it, and what is wrong with it"),
     "simulate": ("fwi_lightning.commands.simulate", "write a survey of drawn maps and their gathers"),

@@ -66,17 +66,27 @@ class Run:
 
 
 def begin(config: DictConfig) -> Run:
+    """The run that the command line asks for; raises as `open_run`."""
+    quieten()
+    name = str(HydraConfig.get().runtime.choices["model"])
+    if config.ckpt is not None and Path(config.ckpt).is_dir():
+        config, name = _take_up(Path(config.ckpt))
+    return open_run(config, name, Path(HydraConfig.get().runtime.output_dir))
+
+
+def open_run(config: DictConfig, name: str, folder: Path) -> Run:
     """Check what can be checked before any work is done.
+
+    Args:
+        config: conf/train.yaml, or one that extends it.
+        name: What the model is called.
+        folder: The run folder.
 
     Raises:
         UserError: If a setting, the folder or the checkpoint to go on from does not fit.
     """
-    _quieten()
-    name = str(HydraConfig.get().runtime.choices["model"])
-    if config.ckpt is not None and Path(config.ckpt).is_dir():
-        config, name = _take_up(Path(config.ckpt))
     check(config)
-    folder = writable_folder(HydraConfig.get().runtime.output_dir)
+    folder = writable_folder(folder)
     resumed = _check_resume(config, folder)
     if config.init is not None:
         find_weights(config.init, name)
@@ -131,7 +141,7 @@ def start_model(run: Run, model: VelocityModel) -> None:
             matches = initialise(model, find_weights(run.config.init, run.model_name))
             run.facts["init"] = str(matches)
             say(f"init: {matches}")
-    _record(run)
+    record(run)
 
 
 @rank_zero_only
@@ -178,7 +188,7 @@ def fit(trainer: lightning.Trainer, module: lightning.LightningModule, run: Run,
         trainer: The trainer.
         module: What to train.
         run: Its run.
-        command: How the user starts such a run.
+        command: How the user starts such a run; empty if the same command goes on with it.
     """
     try:
         trainer.fit(module, datamodule=run.data, ckpt_path=run.config.ckpt)
@@ -186,6 +196,8 @@ def fit(trainer: lightning.Trainer, module: lightning.LightningModule, run: Run,
         # Lightning's answer to Ctrl-C, after callbacks have saved what they save.
         if run.config.get("sweep"):
             say("stopped; the same command goes on with the sweep.")
+        elif not command:
+            say("stopped; the same command goes on.")
         elif (run.folder / LAST).is_file():
             say(f"stopped; to go on: {command} ckpt={run.folder}")
         raise SystemExit(130) from None
@@ -285,7 +297,7 @@ def _differences(parameters: dict[str, Any], config: DictConfig) -> list[str]:
 
 
 @rank_zero_only
-def _record(run: Run) -> None:
+def record(run: Run) -> None:
     """Write what the run was made with: config.yaml, environment.json, split.csv."""
     settings = OmegaConf.to_yaml(run.config, resolve=True)
     # The folder may be moved before the run goes on.
@@ -307,7 +319,7 @@ def _fitting_gathers(data: GathersDataModule) -> torch.Tensor:
     return torch.stack([samples[index]["gathers"] for index in range(0, len(samples), step)])
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Silence what is meant for the authors of a training loop, not for its users."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

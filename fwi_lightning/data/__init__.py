@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from fwi_lightning.data.dataset import GathersDataset
     from fwi_lightning.data.files import Part, find_parts
     from fwi_lightning.data.fresh import FreshDataModule
+    from fwi_lightning.data.pairs import PairsDataModule
     from fwi_lightning.data.shards.datamodule import ShardsDataModule
     from fwi_lightning.data.synthetic import SyntheticDataModule
     from fwi_lightning.data.writing import write_survey
@@ -18,6 +19,7 @@ _HOMES = {
     "FreshDataModule": "fresh",
     "GathersDataModule": "datamodule",
     "GathersDataset": "dataset",
+    "PairsDataModule": "pairs",
     "Part": "files",
     "ShardsDataModule": "shards.datamodule",
     "SyntheticDataModule": "synthetic",
@@ -29,6 +31,7 @@ __all__ = [
     "FreshDataModule",
     "GathersDataModule",
     "GathersDataset",
+    "PairsDataModule",
     "Part",
     "ShardsDataModule",
     "SyntheticDataModule",

@@ -179,8 +179,7 @@ class GathersDataModule(lightning.LightningDataModule):
         tested = self._test_parts()
         more = find_parts(self.balance.folder, survey=self.survey) if self.balance.folder else []
         self._name_families(parts + tested + more)
-        self.blocks = assign_folds(parts, self.folds, self.seed)
-        kept, held = rows_of_fold(parts, self.blocks, self.fold)
+        kept, held = self._divide(parts)
         if self.training_samples is not None and self.training_samples < len(kept):
             kept = kept[np.linspace(0, len(kept) - 1, self.training_samples).astype(int)]
         self._maps = open_parts([*parts, *more, *tested], self.reading, self.half_folder)
@@ -189,6 +188,11 @@ class GathersDataModule(lightning.LightningDataModule):
         self.supplement = self._supplement(parts, more)
         self.test_dataset = self._test_dataset(tested)
         self.parts = parts
+
+    def _divide(self, parts: list[Part]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The samples to train on and those held out, by their numbers; notes the blocks."""
+        self.blocks = assign_folds(parts, self.folds, self.seed)
+        return rows_of_fold(parts, self.blocks, self.fold)
 
     def _dataset(self, parts: list[Part], rows: NDArray[np.int64] | None = None) -> GathersDataset:
         """Some rows of some parts, with the illumination where it is needed."""
