@@ -16,6 +16,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ def held_out(run: Path, per_family: int) -> dict[str, tuple[Tensor, Tensor]]:
     for number, family in enumerate(dataset.families):
         places = np.flatnonzero(dataset.family_numbers == number)[:per_family].tolist()
         samples = [dataset[place] for place in places]
-        found[family] = tuple(torch.stack([sample[name] for sample in samples]) for name in ("gathers", "velocity"))
+        gathers, velocity = (torch.stack([sample[name] for sample in samples]) for name in ("gathers", "velocity"))
+        found[family] = gathers, velocity
     return found
 
 
@@ -75,8 +77,8 @@ def measure(gathers: Tensor, truth: Tensor, model: VelocityModel, refiner: Refin
         "fixed point": lambda: correct(gathers, predict, forward, answer=answer)
     }
     if refiner is not None:
-        for name, must_fit in (("refiner", False), ("refiner, only if the misfit falls", True)):
-            corrections[name] = lambda must_fit=must_fit: refine(gathers, start, refiner, must_fit)
+        corrections["refiner"] = partial(refine, gathers, start, refiner, must_fit=False)
+        corrections["refiner, only if the misfit falls"] = partial(refine, gathers, start, refiner, must_fit=True)
     for name, apply in corrections.items():
         begun = time.monotonic()
         velocity, misfit = apply()

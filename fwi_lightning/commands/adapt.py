@@ -28,6 +28,7 @@ from fwi_lightning.commands.fitting import (
     say,
 )
 from fwi_lightning.commands.folders import writable_folder
+from fwi_lightning.commands.predict import choose_device
 from fwi_lightning.config import plain
 from fwi_lightning.data import GathersDataset, find_parts
 from fwi_lightning.data.pairs import KEPT
@@ -38,7 +39,6 @@ from fwi_lightning.models import VelocityModel
 from fwi_lightning.report.files import write_bytes
 from fwi_lightning.report.tables import records_table, write_csv
 from fwi_lightning.training.checkpoint import load_model, read_checkpoint
-from fwi_lightning.training.module import InversionModule
 
 ADAPTED = "adapted.ckpt"
 """The weights after a round, in its folder, and at last in the output's; a round that has it is done."""
@@ -57,18 +57,19 @@ def main(config: DictConfig) -> None:
     _check(config)
     output, first = Path(config.output), Path(config.ckpt)
     check(_training(config, output / "round1", output / "round1" / "pairs", first))
+    device = choose_device(config.device)
     dataset = _samples(config, load_model(first))
     writable_folder(output)
     current, rows = first, []
     for number in range(1, config.rounds + 1):
         folder = output / f"round{number}"
-        model, pairs = load_model(current), folder / "pairs"
+        model, pairs = load_model(current, device), folder / "pairs"
         rows.append(_row(number - 1, _write(model, dataset, config, pairs, current)))
         say(f"round {number} of {config.rounds}: {_words(rows[-1])}")
         if not (folder / ADAPTED).is_file():
             _train(config, folder, pairs, current)
         current = folder / ADAPTED
-    rows.append(_row(config.rounds, _write(load_model(current), dataset, config, output / "after", current)))
+    rows.append(_row(config.rounds, _write(load_model(current, device), dataset, config, output / "after", current)))
     write_bytes(output / ADAPTED, current.read_bytes())
     write_csv(output / "adapt.csv", rows)
     rich.print(records_table(rows).to_rich("after each round, on the input"))
@@ -88,6 +89,8 @@ def _check(config: DictConfig) -> None:
         raise UserError(f"kept_share must be above 0 (keep=null leaves it out), got {config.kept_share!r}.")
     if len(config.bounds) != 2 or not 0 < config.bounds[0] < config.bounds[1]:
         raise UserError(f"bounds must be the lowest and the highest velocity in m/s, got {list(config.bounds)}.")
+    if config.trainer.devices != 1:
+        raise UserError(f"adapt trains on one device: leave trainer.devices at 1, got {config.trainer.devices!r}.")
     if config.keep is not None and not Path(config.keep).is_dir():
         raise UserError(
             f"keep={config.keep} is no folder: give a folder of gathers and velocity maps, or leave it out."
@@ -124,15 +127,18 @@ def _train(config: DictConfig, folder: Path, pairs: Path, current: Path) -> None
         (pairs / KEPT).symlink_to(Path(config.keep).absolute(), target_is_directory=True)
     run = open_run(_training(config, folder, pairs, current), "adapted model", folder)
     read_data(run)
-    module = make_inversion(run)
+    module, model = make_inversion(run), load_model(current)
+    if model.families and list(model.families) != run.data.families:
+        others = ", ".join(family for family in run.data.families if family not in model.families)
+        raise UserError(f"keep={config.keep} has families that the model's family head does not know ({others}).")
     if not run.resumed:
-        module.model.load_state_dict(load_model(current).state_dict())
+        module.model.load_state_dict(model.state_dict())
     record(run)
     trainer = make_trainer(run, module)
     introduce(run, module)
     fit(trainer, module, run, command="")
     if trainer.is_global_zero:
-        _save(run, module, folder / ADAPTED)
+        _save(run, folder / ADAPTED)
 
 
 def _training(config: DictConfig, folder: Path, pairs: Path, current: Path) -> DictConfig:
@@ -171,7 +177,7 @@ def _moved(settings: Any, before: str, after: str) -> Any:
     return settings
 
 
-def _save(run: Run, module: InversionModule, path: Path) -> None:
+def _save(run: Run, path: Path) -> None:
     """The weights and what rebuilds the model, without the state of the optimiser."""
     last = torch.load(run.folder / LAST, map_location="cpu", weights_only=True)
     content = io.BytesIO()

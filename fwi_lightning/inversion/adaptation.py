@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fwi_lightning.data import GathersDataset
 from fwi_lightning.data.ledger import Ledger
 from fwi_lightning.data.progress import Progress
 from fwi_lightning.data.whole import WholeFile
 from fwi_lightning.data.writing import part_names
-from fwi_lightning.models import Answer, VelocityModel
+from fwi_lightning.models import VelocityModel
 from fwi_lightning.physics import simulate
 from fwi_lightning.physics.misfit import relative_rms
 
-CHUNK = 250
+CHUNK = 100
 """Samples written at a time; a start after a stop goes on with the next ones."""
 
 BATCH = 16
@@ -64,57 +63,68 @@ def write_pairs(
     done = sum(len(rows) for name, rows in chunks.items() if name in finished)
     with Progress("predicting and simulating", done, len(dataset)) as progress:
         for number, (name, rows) in enumerate(chunks.items()):
-            if name not in finished:
-                ledger.record(
-                    name, {"rows": _write_chunk(model, dataset, families, folder, number, rows, bounds, progress)}
-                )
+            if name in finished:
+                continue
+            found, pairs = [], Pairs()
+            for batch in (rows[first : first + BATCH] for first in range(0, len(rows), BATCH)):
+                found += pairs.add(model, [dataset[place] for place in batch], dataset.families, families, bounds)
+                progress.advance(len(batch))
+            pairs.save(folder, number)
+            ledger.record(name, {"rows": found})
     finished = ledger.finished()
     return [row for name in chunks for row in finished[name]["rows"]]
 
 
-def _write_chunk(
-    model: VelocityModel,
-    dataset: GathersDataset,
-    families: Sequence[str],
-    folder: Path,
-    number: int,
-    rows: range,
-    bounds: tuple[float, float],
-    progress: Progress,
-) -> list[dict[str, Any]]:
-    """The pairs of some samples, a file for each family among them."""
-    found: list[dict[str, Any]] = []
-    pairs: dict[str, list[tuple[NDArray[np.float32], NDArray[np.float32]]]] = {}
-    for batch in _batches(rows):
-        samples = [dataset[place] for place in batch]
+class Pairs:
+    """Pairs on their way to the disk, by family.
+
+    Attributes:
+        members: Of each family the pairs of gathers and velocity.
+    """
+
+    def __init__(self) -> None:
+        self.members: dict[str, list[tuple[NDArray[np.float32], NDArray[np.float32]]]] = {}
+
+    def add(
+        self,
+        model: VelocityModel,
+        samples: Sequence[dict[str, Any]],
+        names: Sequence[str],
+        families: Sequence[str],
+        bounds: tuple[float, float],
+    ) -> list[dict[str, Any]]:
+        """Predict and simulate a batch.
+
+        Args:
+            model: The model.
+            samples: The samples of a data set.
+            names: What its `family` counts in.
+            families: The families that the model knows.
+            bounds: As `write_pairs`.
+
+        Returns:
+            The dict of each sample, as `write_pairs`.
+        """
         gathers = torch.stack([sample["gathers"] for sample in samples])
         answer = model.predict_answer(gathers, BATCH)
         velocity = answer.velocity.clamp(*bounds)
-        record = simulate(velocity[:, 0], model.survey)
-        names = _families(answer, families, [dataset.families[sample["family"]] for sample in samples])
+        record = simulate(velocity[:, 0].to(model.transform.scale.device), model.survey).cpu()
         misfits = relative_rms(gathers, record).tolist()
-        for row, (sample, family) in enumerate(zip(samples, names, strict=True)):
-            pairs.setdefault(family, []).append((record[row].numpy(), velocity[row].numpy()))
-            found.append({"family": family, "misfit": misfits[row]} | _mae(sample, velocity[row]))
-        progress.advance(len(samples))
-    for family, members in pairs.items():
-        for path, arrays in zip(part_names(family, number), zip(*members, strict=True), strict=True):
-            _save(folder / path, np.stack(arrays))
-    return found
+        guessed = None if answer.family is None else answer.family.argmax(dim=1).tolist()
+        found = []
+        for row, sample in enumerate(samples):
+            family = names[sample["family"]] if guessed is None else families[guessed[row]]
+            self.members.setdefault(family, []).append((record[row].numpy(), velocity[row].numpy()))
+            found.append({"family": family, "misfit": misfits[row]})
+            if "velocity" in sample:
+                found[-1]["mae"] = float((velocity[row] - sample["velocity"]).abs().mean())
+        return found
 
-
-def _batches(rows: range) -> Iterator[range]:
-    return (rows[first : first + BATCH] for first in range(0, len(rows), BATCH))
-
-
-def _families(answer: Answer, families: Sequence[str], own: list[str]) -> list[str]:
-    if answer.family is None:
-        return own
-    return [families[number] for number in answer.family.argmax(dim=1).tolist()]
-
-
-def _mae(sample: dict[str, Any], velocity: Tensor) -> dict[str, float]:
-    return {"mae": float((velocity - sample["velocity"]).abs().mean())} if "velocity" in sample else {}
+    def save(self, folder: Path, number: int) -> None:
+        """Write the files of this number, a pair of them for each family."""
+        for family, members in self.members.items():
+            for path, arrays in zip(part_names(family, number), zip(*members, strict=True), strict=True):
+                _save(folder / path, np.stack(arrays))
 
 
 def _save(path: Path, array: NDArray[np.float32]) -> None:
