@@ -90,6 +90,7 @@ def test_bad_input_gets_a_sentence(adapted, tmp_path, capsys):
         ("rounds=0", "rounds must be a whole number of at least 1, got 0"),
         ("kept_share=0", "kept_share must be above 0"),
         ("bounds=[4500,1500]", "bounds must be the lowest and the highest velocity"),
+        ("trainer.devices=2", "adapt trains on one device"),
         (f"keep={tmp_path / 'none'}", "is no folder"),
         (f"input={tmp_path / 'none'}", "does not exist"),
         ("trainer.precision=16-true", "would round the true maps"),
