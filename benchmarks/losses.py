@@ -54,7 +54,8 @@ def measure_cost(steps: int = 4, rounds: int = 40) -> dict[str, float]:
             module = InversionModule(
                 plain(config.model), OPENFWI.to_dict(), plain(config.loss), plain(config.optimizer), None, FAMILIES
             )
-            module.model.transform.fit(gathers)
+            transform = module.model.transform
+            transform.fit(transform.mean_squares(gathers).mean(dim=0))
             modules[loss] = (module, module.configure_optimizers())
     seconds: dict[str, list[float]] = {loss: [] for loss in LOSSES}
     for number in range(rounds + 1):

@@ -35,9 +35,6 @@ from fwi_lightning.training.module import InversionModule
 from fwi_lightning.training.optimised import OptimisedModule
 from fwi_lightning.training.sharding import Sharded
 
-FITTING_SAMPLES = 64
-"""Training samples that the scale of the input is taken from."""
-
 ENVIRONMENT, SETTINGS, LAST = "environment.json", "config.yaml", "checkpoints/last.ckpt"
 """Files of a run folder that a run goes on from."""
 
@@ -133,10 +130,11 @@ def start_model(run: Run, model: VelocityModel) -> None:
     """Give a new run's model its scale and, with `init=`, its weights; then write what the run is made with.
 
     Raises:
-        UserError: If the weights do not fit.
+        UserError: If the weights do not fit, or a training sample cannot be read.
     """
     if not run.resumed:
-        model.transform.fit(_fitting_gathers(run.data))
+        if model.transform.fitted:
+            model.transform.fit(torch.from_numpy(run.data.mean_squares(model.transform)))
         if run.config.init is not None:
             matches = initialise(model, find_weights(run.config.init, run.model_name))
             run.facts["init"] = str(matches)
@@ -310,13 +308,6 @@ def record(run: Run) -> None:
     circumstances = run.facts | {"model": run.model_name, "seed": run.config.seed, "command": " ".join(sys.argv)}
     path.write_text(json.dumps(circumstances, indent=2) + "\n")
     run.data.write_split(run.folder / "split.csv")
-
-
-def _fitting_gathers(data: GathersDataModule) -> torch.Tensor:
-    """Gathers spread evenly over the training samples."""
-    samples = data.look
-    step = max(1, len(samples) // FITTING_SAMPLES)
-    return torch.stack([samples[index]["gathers"] for index in range(0, len(samples), step)])
 
 
 def quieten() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import lightning
 import numpy as np
@@ -25,11 +25,15 @@ from fwi_lightning.data.reading import READINGS, open_parts, write_halves
 from fwi_lightning.data.resume import ResumableLoader
 from fwi_lightning.data.sampler import EpochSampler, ShareSampler
 from fwi_lightning.data.starts import StartsDataset, StartsOf
+from fwi_lightning.data.statistics import mean_squares, spread
 from fwi_lightning.data.training import Completion, Look, Recorded, Source, TrainingSamples
 from fwi_lightning.data.workers import worker_settings
 from fwi_lightning.errors import UserError
 from fwi_lightning.geology import FAMILIES
 from fwi_lightning.survey import OPENFWI, Survey
+
+if TYPE_CHECKING:  # as in data/statistics.py
+    from fwi_lightning.models import InputTransform
 
 
 class GathersDataModule(lightning.LightningDataModule):
@@ -70,6 +74,8 @@ class GathersDataModule(lightning.LightningDataModule):
         augment: Name to configuration of what changes training samples, in this order; each builds a
             `fwi_lightning.data.augment.Augmentation`. Default: nothing.
         training_samples: How many of the training samples to use, evenly spread over them; None for all. Default None.
+        statistics_samples: Training samples that the scale of a model's input is taken from, evenly spread over them;
+            None for all. Default None.
         reading: How samples are read, "map", "memory" or "half"; see `open_parts`. Default "map".
         half_folder: Folder of the copies of "half". Default "cache/half".
         balance: How many training samples of which family an epoch has; see `Balance`. Default: as many as there are.
@@ -102,6 +108,7 @@ class GathersDataModule(lightning.LightningDataModule):
         illumination: str | None = None,
         augment: Mapping[str, Any] | None = None,
         training_samples: int | None = None,
+        statistics_samples: int | None = None,
         reading: str = "map",
         half_folder: str = "cache/half",
         balance: Mapping[str, Any] | None = None,
@@ -120,7 +127,7 @@ class GathersDataModule(lightning.LightningDataModule):
         self.num_workers = num_workers
         self.drop_last = drop_last
         self.illumination = illumination
-        self.training_samples = training_samples
+        self.training_samples, self.statistics_samples = training_samples, statistics_samples
         if reading not in READINGS:
             raise UserError(f"reading must be {', '.join(READINGS[:-1])} or {READINGS[-1]}, got {reading!r}.")
         self.reading, self.half_folder = reading, half_folder
@@ -129,10 +136,10 @@ class GathersDataModule(lightning.LightningDataModule):
             value = getattr(self, name)
             if not isinstance(value, int) or value < least:
                 raise UserError(f"{name} must be a whole number of at least {least}, got {value!r}.")
-        if training_samples is not None and (not isinstance(training_samples, int) or training_samples < 1):
-            raise UserError(
-                f"training_samples must be a whole number of at least 1, or null for all, got {training_samples!r}."
-            )
+        for name in ("training_samples", "statistics_samples"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise UserError(f"{name} must be a whole number of at least 1, or null for all, got {value!r}.")
         check_fold(fold, folds)
         if simulate_on not in ("workers", "device"):
             raise UserError(f"simulate_on must be workers or device, got {simulate_on!r}.")
@@ -180,8 +187,7 @@ class GathersDataModule(lightning.LightningDataModule):
         more = find_parts(self.balance.folder, survey=self.survey) if self.balance.folder else []
         self._name_families(parts + tested + more)
         kept, held = self._divide(parts)
-        if self.training_samples is not None and self.training_samples < len(kept):
-            kept = kept[np.linspace(0, len(kept) - 1, self.training_samples).astype(int)]
+        kept = spread(kept, self.training_samples)
         self._maps = open_parts([*parts, *more, *tested], self.reading, self.half_folder)
         self.train_dataset = self._dataset(parts, kept)
         self.val_dataset = self._dataset(parts, held)
@@ -256,6 +262,24 @@ class GathersDataModule(lightning.LightningDataModule):
     def look(self) -> Look:
         """Recorded training samples that stand for all, to be looked at before training."""
         return Look(Recorded(self.train_dataset), np.arange(len(self.train_dataset)))
+
+    def mean_squares(self, transform: InputTransform) -> NDArray[np.float64]:
+        """What the scale of a model's input is made of, by one pass over the training samples as they are recorded.
+
+        Args:
+            transform: The transform of the model.
+
+        Returns:
+            (samples,) as `InputTransform.fit` takes it. Every device finds the same.
+
+        Raises:
+            UserError: As `statistics.mean_squares`.
+        """
+        return mean_squares(self.train_dataset, spread(self._counted(), self.statistics_samples), transform)
+
+    def _counted(self) -> NDArray[np.int64]:
+        """Training samples that the scale of the input may be taken from, ascending."""
+        return np.arange(len(self.train_dataset))
 
     def _at_hand(self) -> NDArray[np.int64]:
         """Training samples of the first epoch that are easily read before it, ascending."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
@@ -22,6 +23,25 @@ PLAUSIBLE = (100.0, 12000.0)
 """Velocities that rock and water can have, m/s. Labels in km/s or scaled to [-1, 1] lie below."""
 
 
+@dataclass(frozen=True, eq=False)
+class Lot:
+    """Samples of a data set that lie in one file.
+
+    Attributes:
+        file: The file.
+        size: Samples in it.
+        places: Places in the data set of those chosen.
+        rows: Their rows in the file.
+        content: What stands for the content of the file; None: its size and time.
+    """
+
+    file: Path
+    size: int
+    places: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    content: tuple[Any, ...] | None = None
+
+
 class GathersDataset(Dataset[dict[str, Any]]):
     """The samples of some parts, or of some rows of them.
 
@@ -36,6 +56,7 @@ class GathersDataset(Dataset[dict[str, Any]]):
         parts: The parts.
         families: Names of the families.
         rows: (samples,) int64, the global number of each sample.
+        unreadable: Errors of files without which training goes on.
 
     Args:
         parts: Parts as `find_parts` returns them; samples are numbered through them in this order.
@@ -44,6 +65,8 @@ class GathersDataset(Dataset[dict[str, Any]]):
         illumination: The file of each part, as `write_illuminations` returns them. Default: none.
         maps: What the files are read through; see `open_parts`. Default: memory maps.
     """
+
+    unreadable: tuple[type[UserError], ...] = ()
 
     def __init__(
         self,
@@ -81,6 +104,28 @@ class GathersDataset(Dataset[dict[str, Any]]):
         if part in self.illumination:
             item["illumination"] = torch.from_numpy(self._maps[self.illumination[part]][row][None].copy())
         return item
+
+    def gathers(self, index: int) -> torch.Tensor:
+        """The gathers of sample `index` alone, (shots, time, receivers) float32.
+
+        Raises:
+            UserError: As `read_gathers`.
+        """
+        return torch.from_numpy(read_gathers(*self.locate(index), self._maps))
+
+    def lots(self, places: NDArray[np.int64]) -> list[Lot]:
+        """Some samples by the file that their gathers lie in.
+
+        Args:
+            places: Their places in the data set.
+        """
+        position = np.searchsorted(self._ends, self.rows[places], side="right")
+        lots = []
+        for number in np.unique(position).tolist():
+            part, mine = self.parts[number], places[position == number]
+            file = self._maps.copies.get(part.gathers, part.gathers)
+            lots.append(Lot(file, part.samples, mine, self.rows[mine] - (self._ends[number] - part.samples)))
+        return lots
 
     def velocity(self, index: int) -> torch.Tensor:
         """The map of sample `index` alone, (1, depth, width) float32 in m/s.

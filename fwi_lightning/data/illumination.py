@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from fwi_lightning.data.beside import kept_beside
 from fwi_lightning.data.dataset import read_velocity
 from fwi_lightning.data.files import Part
 from fwi_lightning.data.locks import locked
@@ -46,17 +44,7 @@ def illumination_file(part: Part, survey: Survey, folder: str | None = None) -> 
         The path of a .npy file of (samples, depth, width) float32, whether it is there or not.
     """
     assert part.velocity is not None
-    beside = part.velocity.parent / HIDDEN
-    home = Path(folder) if folder else beside if _writable(beside) else ELSEWHERE
-    status = part.velocity.stat()
-    place = "" if home == beside else str(part.velocity.absolute())  # data may be moved with what lies beside it
-    facts = [VERSION, survey.to_dict(), place, status.st_size, status.st_mtime_ns]
-    digest = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
-    return home / f"{part.velocity.stem}-{digest}.npy"
-
-
-def _writable(folder: Path) -> bool:
-    return os.access(folder if folder.is_dir() else folder.parent, os.W_OK)
+    return kept_beside(part.velocity, HIDDEN, ELSEWHERE, [VERSION, survey.to_dict()], folder)
 
 
 def write_illuminations(parts: Sequence[Part], survey: Survey, folder: str | None = None) -> list[Path]:

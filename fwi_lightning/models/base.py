@@ -53,7 +53,8 @@ class VelocityModel(nn.Module):
     Args:
         survey: The survey, or its dict, whose gathers the model reads.
         time_step: Seconds between the samples that are read. Default 0.004.
-        amplitudes: As `InputTransform`: "log1p", "trace" or "raw". Default "log1p".
+        amplitudes: As `InputTransform`: "log1p", "official", "trace" or "raw". Default "log1p".
+        official_family: The family whose published extremes "official" has; None for the widest. Default None.
         source_velocity: Use of the velocity at the shots, which clean gathers give away: "none", "channel" (the
             network reads it) or "constraint" (it is written into the map). Default "none".
         projector: "spectral" puts a `SpectralProjector` in front of the network. Default "none".
@@ -75,6 +76,7 @@ class VelocityModel(nn.Module):
         survey: Survey | Mapping[str, Any],
         time_step: float = 0.004,
         amplitudes: str = "log1p",
+        official_family: str | None = None,
         source_velocity: str = "none",
         projector: str = "none",
         spectral: Mapping[str, Any] | None = None,
@@ -88,7 +90,7 @@ class VelocityModel(nn.Module):
             if value not in known:
                 raise UserError(f"model.{name} must be {', '.join(known[:-1])} or {known[-1]}, got {value!r}.")
         self.survey = survey if isinstance(survey, Survey) else Survey(**survey)
-        self.transform = InputTransform(self.survey, time_step, amplitudes)
+        self.transform = InputTransform(self.survey, time_step, amplitudes, official_family)
         self.known = KnownVelocity(self.survey, source_velocity)
         self.output = output
         self.families = tuple(families) if family_head else ()

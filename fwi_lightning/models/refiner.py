@@ -106,7 +106,7 @@ class Refiner(VelocityModel):
     @torch.no_grad()
     def fit(self, residual: Tensor, gradient: Tensor) -> None:
         """Take the scales of what only a refiner reads from training samples; shapes as `correct`."""
-        self.residual_transform.fit(residual)
+        self.residual_transform.fit(self.residual_transform.mean_squares(residual).mean(dim=0))
         rms = gradient.square().mean(dim=(0, 1, 3)).sqrt()
         self.gradient_scale.copy_(rms.clamp_min(torch.finfo(rms.dtype).tiny)[:, None])
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from fwi_lightning.data import GathersDataModule, find_parts
+from fwi_lightning.data import GathersDataModule, beside, find_parts
 from fwi_lightning.data import illumination as module
 from fwi_lightning.data.illumination import illumination_file, write_illuminations
 from fwi_lightning.errors import UserError
@@ -78,7 +78,7 @@ def test_a_stop_leaves_nothing_half_written(folder: Path, tmp_path: Path, monkey
 
 def test_data_that_nothing_can_be_written_beside(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(module.os, "access", lambda *_: False)
+    monkeypatch.setattr(beside.os, "access", lambda *_: False)
     files = write_illuminations(find_parts(folder, survey=SURVEY), SURVEY)
     assert {file.parent for file in files} == {Path("cache/illumination")}
     assert len(set(files)) == 4  # though two families have a model1.npy each

@@ -18,6 +18,7 @@ import torch
 from fwi_lightning.data import ShardsDataModule
 from fwi_lightning.data.shards.store import ShardStore
 from fwi_lightning.errors import UserError
+from fwi_lightning.models import InputTransform
 from tests.data.test_shards import indices, module, write
 
 
@@ -231,6 +232,7 @@ class TestUrl:
     def test_only_a_window_is_fetched_before_training(self, server, survey, tmp_path):
         data = self.data(server, survey, tmp_path, shuffle_mb=0.07)
         data.training_examples(6)
+        data.mean_squares(InputTransform(survey))
         next(iter(data.train_dataloader()))
         assert data.windows.width == 2
         assert len([path for path in Handler.asked if path.endswith(".tar")]) <= 2 * 2  # and the next one

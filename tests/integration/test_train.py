@@ -75,6 +75,20 @@ def test_mean_map_is_that_of_the_training_folds(trained, survey):
     assert float(overall["mean_map_mae"]) == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_scale_of_the_input_is_that_of_all_training_samples(trained, survey):
+    held = {(row["part"], int(row["first_row"])) for row in read(trained.folder / "split.csv") if row["fold"] == "0"}
+    gathers = np.concatenate(
+        [
+            np.load(survey / f"{row['part']}.npy", mmap_mode="r")[int(row["first_row"]) : int(row["last_row"]) + 1]
+            for row in read(trained.folder / "split.csv")
+            if (row["part"], int(row["first_row"])) not in held
+        ]
+    )
+    rms = np.sqrt((np.log1p(np.abs(gathers[:, :, ::4].astype(np.float64))) ** 2).mean(axis=(0, 1, 3)))
+    scale = torch.load(trained.best)["state_dict"]["model.transform.scale"]
+    np.testing.assert_allclose(scale[:, 0].numpy(), np.maximum(rms, rms.max() / 10), rtol=1e-5)
+
+
 def test_the_same_command_gives_the_same_numbers(trained, tmp_path):
     assert command("train", *trained.words, f"hydra.run.dir={tmp_path / 'again'}") == 0
     first, again = (torch.load(f / "checkpoints/last.ckpt") for f in (trained.folder, tmp_path / "again"))

@@ -68,13 +68,50 @@ def test_the_transform_has_unit_scale_on_what_it_was_fitted_to_and_keeps_the_sig
     maps = np.concatenate([draw("FlatVel_A", 2, seed=0), draw("CurveFault_B", 2, seed=0)])[:, 0]
     gathers = simulate(torch.from_numpy(maps))
     transform = InputTransform(OPENFWI)
-    transform.fit(gathers)
+    transform.fit(transform.mean_squares(gathers).mean(dim=0))
     read = transform(gathers)
     assert read.shape == (4, 5, 250, 70)
     assert torch.equal(read.sign(), gathers[:, :, ::4].sign())
     rms = read.square().mean(dim=(0, 1, 3)).sqrt().numpy()
     assert rms.max() == pytest.approx(1.0, abs=1e-4)
     assert (rms > 0.999).mean() > 0.5, "late arrivals do not count as much as early ones"
+
+
+@pytest.mark.parametrize(
+    ("family", "least", "most"),
+    [("FlatVel_A", -26.95, 52.77), ("CurveFault_A", -26.48, 52.32), ("Style_B", -23.76, 46.01), (None, -29.04, 57.03)],
+)
+def test_official_amplitudes_are_those_of_openfwi(family, least, most):
+    """Its own two steps, LogTransform(k=1) and MinMaxNormalize, in its own order of operations."""
+    gathers = np.random.default_rng(0).uniform(least, most, (2, *OPENFWI.gathers_shape)).astype(np.float32)
+    gathers[0, 0, 0, :2] = least, most
+
+    def log(data):
+        return np.log1p(np.abs(1 * data) + 0) * np.sign(data)
+
+    normalised = (log(gathers.astype(np.float64)) - log(least)) / (log(most) - log(least))
+    expected = (normalised - 0.5) * 2
+    transform = InputTransform(OPENFWI, 0.001, "official", family)
+    transform.fit(torch.rand(1000))  # takes nothing from data
+    found = transform(torch.from_numpy(gathers)).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(found[0, 0, 0, :2], [-1, 1], atol=1e-6)
+    again = InputTransform(OPENFWI, 0.001, "official", family)
+    again.load_state_dict(transform.state_dict())
+    assert torch.equal(again(torch.from_numpy(gathers)), torch.from_numpy(found))
+
+
+@pytest.mark.parametrize(
+    ("amplitudes", "family", "message"),
+    [
+        ("official", "CurveFault_C", r"official_family must be null or one of FlatVel_A.*got 'CurveFault_C'"),
+        ("log1p", "CurveFault_A", r"official_family=CurveFault_A is for model.amplitudes=official, and it is log1p"),
+        ("log", None, r"model.amplitudes must be log1p, official, trace or raw, got 'log'"),
+    ],
+)
+def test_amplitudes_that_do_not_exist_are_refused(amplitudes, family, message):
+    with pytest.raises(UserError, match=message):
+        InputTransform(OPENFWI, amplitudes=amplitudes, official_family=family)
 
 
 def test_four_milliseconds_lose_nothing_of_the_record():

@@ -120,6 +120,10 @@ class ShardsDataModule(GathersDataModule):
     def _at_hand(self) -> NDArray[np.int64]:
         return self.windows.places(self.windows.shards(0, 0))
 
+    def _counted(self) -> NDArray[np.int64]:
+        """All training samples; of a URL those of the first window, which is fetched first in any case."""
+        return self._at_hand() if self.train_dataset.store.remote else super()._counted()
+
     def _sampler(self, length: int, ranks: int, rank: int) -> EpochSampler:
         return WindowSampler(self.windows, ranks, rank)
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from fwi_lightning.data.augment.base import Sample
-from fwi_lightning.data.dataset import GathersDataset
+from fwi_lightning.data.dataset import GathersDataset, Lot
 from fwi_lightning.data.shards.index import Index
 from fwi_lightning.data.shards.layout import GATHERS, ILLUMINATION, VELOCITY, MismatchError
 from fwi_lightning.data.shards.order import Windows
@@ -36,6 +36,8 @@ class ShardDataset(GathersDataset):
         families: Names that `family` counts in.
         illumination: Whether items have the illumination. Default False.
     """
+
+    unreadable = (BrokenShardError,)
 
     def __init__(
         self,
@@ -61,6 +63,29 @@ class ShardDataset(GathersDataset):
         part, _ = self.locate(index)
         tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
         return tensors | {"family": self._family[part.family], "index": int(self.rows[index])}
+
+    def gathers(self, index: int) -> torch.Tensor:
+        """The gathers of sample `index` alone, (shots, time, receivers) float32.
+
+        Raises:
+            BrokenShardError: As when reading the whole sample.
+        """
+        return torch.from_numpy(self._read(index, [GATHERS])[GATHERS])
+
+    def lots(self, places: NDArray[np.int64]) -> list[Lot]:
+        """Some samples by the shard that they lie in.
+
+        Args:
+            places: Their places in the data set.
+        """
+        position = np.searchsorted(self.starts, places, side="right") - 1
+        lots = []
+        for number in np.unique(position).tolist():
+            shard, mine = self.shards[number], places[position == number]
+            size = int(self.starts[number + 1] - self.starts[number])
+            rows = mine - self.starts[number]
+            lots.append(Lot(self.store.path(shard), size, mine, rows, (self.store.shards[shard].sha256,)))
+        return lots
 
     def velocity(self, index: int) -> torch.Tensor:
         """The map of sample `index` alone, (1, depth, width) float32 in m/s.

@@ -85,6 +85,10 @@ class ShardStore:
         """Path or URL of a shard."""
         return f"{self.root}/{self.shards[shard].name}"
 
+    def path(self, shard: int) -> Path:
+        """Where a shard lies on this machine, or would once it is fetched."""
+        return self._cached(shard) if self.remote else Path(self.name(shard))
+
     def read(self, shard: int, start: int, length: int) -> bytearray:
         """Bytes of a shard.
 
@@ -163,7 +167,7 @@ class ShardStore:
     def _read(self, shard: int, start: int, length: int) -> bytearray:
         file = self._files.get(shard)
         if file is None:
-            path = self._fetch(shard) if self.remote else Path(self.name(shard))
+            path = self._fetch(shard) if self.remote else self.path(shard)
             file = path.open("rb", buffering=0)
             self._files[shard] = file
             self._check_size(shard, os.fstat(file.fileno()).st_size)
