@@ -11,7 +11,7 @@ from fwi_lightning.commands.evaluation import evaluate
 from fwi_lightning.commands.fitting import begin, fit, introduce, make_inversion, make_trainer, read_data, start_model
 from fwi_lightning.commands.score import best_score
 from fwi_lightning.config import build
-from fwi_lightning.data.augment import Corruption
+from fwi_lightning.data.augment import Corruption, Monai
 from fwi_lightning.training.losses import needs_illumination, reads_record
 
 
@@ -30,9 +30,11 @@ def main(config: DictConfig) -> float | None:
     run = begin(config)
     loss = build(run.config.loss)
     run.data.needs_illumination = needs_illumination(loss)
-    if reads_record(loss) and any(isinstance(augmentation, Corruption) for augmentation in run.data.augmentations):
+    corrupting = any(isinstance(augmentation, Corruption | Monai) for augmentation in run.data.augmentations)
+    if reads_record(loss) and corrupting:
         print(
-            "warning: the loss compares simulated with corrupted records: leave out augment=corruption.",
+            "warning: the loss compares simulated with corrupted records: leave out augment=corruption and "
+            "data.transforms=monai.",
             file=sys.stderr,
         )
     read_data(run)

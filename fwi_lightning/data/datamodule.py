@@ -6,28 +6,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import lightning
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from fwi_lightning.config import build
 from fwi_lightning.data.augment.base import Augmentation
+from fwi_lightning.data.augment.monai import Monai
 from fwi_lightning.data.balance import Balance, Balanced
 from fwi_lightning.data.dataset import GathersDataset
 from fwi_lightning.data.files import Part, find_parts
 from fwi_lightning.data.folds import Block, assign_folds, check_fold, rows_of_fold, split_table, write_split
 from fwi_lightning.data.illumination import illumination_file, write_illuminations
+from fwi_lightning.data.loading import LoadingModule
 from fwi_lightning.data.npy import Maps
 from fwi_lightning.data.reading import READINGS, open_parts, write_halves
-from fwi_lightning.data.resume import ResumableLoader
-from fwi_lightning.data.sampler import EpochSampler, ShareSampler
 from fwi_lightning.data.starts import StartsDataset, StartsOf
 from fwi_lightning.data.statistics import mean_squares, spread
 from fwi_lightning.data.training import Completion, Look, Recorded, Source, TrainingSamples
-from fwi_lightning.data.workers import worker_settings
 from fwi_lightning.errors import UserError
 from fwi_lightning.geology import FAMILIES
 from fwi_lightning.survey import OPENFWI, Survey
@@ -36,7 +32,7 @@ if TYPE_CHECKING:  # as in data/statistics.py
     from fwi_lightning.models import InputTransform
 
 
-class GathersDataModule(lightning.LightningDataModule):
+class GathersDataModule(LoadingModule):
     """Gathers and velocity maps from files, divided into folds; one fold is held out for validation and test.
 
     A batch is a dict of gathers (batch, shots, time, receivers) float32, velocity (batch, 1, depth, width)
@@ -79,15 +75,14 @@ class GathersDataModule(lightning.LightningDataModule):
         reading: How samples are read, "map", "memory" or "half"; see `open_parts`. Default "map".
         half_folder: Folder of the copies of "half". Default "cache/half".
         balance: How many training samples of which family an epoch has; see `Balance`. Default: as many as there are.
+        transforms: "monai" sends training samples, after `augment`, through the pipeline of `monai`. Default "none".
+        monai: The steps of that pipeline by name; see `fwi_lightning.data.augment.Monai`. Default: none.
         simulate_on: Where gathers of changed maps are simulated: "workers" (the processes that read; the main one if
             num_workers is 0) or "device" (the training device, the whole batch at once; for a GPU). Default "workers".
 
     Raises:
         UserError: If a setting is out of range; the data itself is looked at in `setup`.
     """
-
-    # A validation set may be smaller than the number of devices; summed metrics do not mind an empty share.
-    allow_zero_length_dataloader_with_multiple_devices = True
 
     needs_illumination = False
     starts: StartsOf | None = None
@@ -112,6 +107,8 @@ class GathersDataModule(lightning.LightningDataModule):
         reading: str = "map",
         half_folder: str = "cache/half",
         balance: Mapping[str, Any] | None = None,
+        transforms: str = "none",
+        monai: Mapping[str, Any] | None = None,
         simulate_on: str = "workers",
     ) -> None:
         super().__init__()
@@ -141,12 +138,18 @@ class GathersDataModule(lightning.LightningDataModule):
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise UserError(f"{name} must be a whole number of at least 1, or null for all, got {value!r}.")
         check_fold(fold, folds)
-        if simulate_on not in ("workers", "device"):
-            raise UserError(f"simulate_on must be workers or device, got {simulate_on!r}.")
+        for name, value, known in (
+            ("simulate_on", simulate_on, ("workers", "device")),
+            ("transforms", transforms, ("none", "monai")),
+        ):
+            if value not in known:
+                raise UserError(f"{name} must be {' or '.join(known)}, got {value!r}.")
         self.simulate_on = simulate_on
         self.augmentations: list[Augmentation] = [
             build(entry, survey=self.survey) for entry in (augment or {}).values()
         ]
+        if transforms == "monai":
+            self.augmentations.append(Monai(self.survey, monai or {}))
         self.families: list[str] = []
         self.parts: list[Part] = []
         self.blocks: list[Block] = []
@@ -299,71 +302,6 @@ class GathersDataModule(lightning.LightningDataModule):
         places = self._at_hand()
         chosen = places[np.unique(np.linspace(0, len(places) - 1, count).astype(int))].tolist()
         return Completion(self.survey, samples.augmentations).collate([samples[0, place] for place in chosen])
-
-    def train_dataloader(self) -> ResumableLoader:
-        """Batches in an order that depends on seed and epoch alone.
-
-        Raises:
-            UserError: If `drop_last` leaves not a single batch.
-        """
-        ranks, rank = self._ranks()
-        samples = TrainingSamples(self._source(), self.augmentations, self.seed)
-        sampler = self._sampler(len(samples), ranks, rank)
-        if self.drop_last and len(sampler) < self.batch_size:
-            raise UserError(
-                f"batch_size={self.batch_size} is more than the {len(sampler)} training samples of a device, "
-                "and drop_last leaves out incomplete batches: lower batch_size or set drop_last=false."
-            )
-        loader = ResumableLoader(
-            samples,
-            self.batch_size,
-            sampler=sampler,
-            collate_fn=None if self.simulate_on == "device" else self._completion().collate,
-            drop_last=self.drop_last,
-            **self._reading(),
-        )
-        if self.trainer is not None:
-            # Lightning makes the first iterator, and workers read ahead, before it tells the sampler the
-            # epoch.
-            sampler.set_epoch(self.trainer.current_epoch)
-            loader.trainer = self.trainer
-        return loader
-
-    def _sampler(self, length: int, ranks: int, rank: int) -> EpochSampler:
-        """The order of so many training samples on one of the devices."""
-        return EpochSampler(length, self.seed, ranks, rank)
-
-    def on_after_batch_transfer(self, batch: dict[str, Tensor], dataloader_idx: int) -> dict[str, Tensor]:
-        """Complete a training batch on its device, with `simulate_on="device"`. Lightning calls this."""
-        return self._completion()(batch) if "missing" in batch else batch
-
-    def _completion(self) -> Completion:
-        return Completion(self.survey, self.augmentations)
-
-    def val_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """The held-out fold, each sample once on one of the devices."""
-        return self._eval_dataloader(self.val_dataset)
-
-    def test_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """The test set, each sample once on one of the devices."""
-        return self._eval_dataloader(self.test_dataset)
-
-    def _eval_dataloader(self, dataset: GathersDataset) -> DataLoader[dict[str, Any]]:
-        sampler = ShareSampler(len(dataset), *self._ranks())
-        return DataLoader(dataset, self.eval_batch_size, sampler=sampler, **self._reading())
-
-    def _ranks(self) -> tuple[int, int]:
-        """Number of devices and the number of this one."""
-        if self.trainer is None:
-            return 1, 0
-        return self.trainer.world_size, self.trainer.global_rank
-
-    def _reading(self) -> dict[str, Any]:
-        """Settings of all loaders."""
-        # An iterator draws a number when it is made. From torch's own generator, of which a resumed run makes one more,
-        # that would change what a dropout draws after it.
-        generator = torch.Generator().manual_seed(self.seed)
-        return {"pin_memory": torch.cuda.is_available(), "generator": generator} | worker_settings(self.num_workers)
 
     def split_table(self) -> list[dict[str, Any]]:
         """The folds as a table: part, first_row, last_row, family, fold."""

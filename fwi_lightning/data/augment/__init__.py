@@ -4,6 +4,7 @@ from fwi_lightning.data.augment.base import Augmentation, Sample
 from fwi_lightning.data.augment.corruption import Corruption
 from fwi_lightning.data.augment.crop import Crop
 from fwi_lightning.data.augment.flip import Flip
+from fwi_lightning.data.augment.monai import Monai
 from fwi_lightning.data.augment.physics import Physics
 
-__all__ = ["Augmentation", "Corruption", "Crop", "Flip", "Physics", "Sample"]
+__all__ = ["Augmentation", "Corruption", "Crop", "Flip", "Monai", "Physics", "Sample"]
