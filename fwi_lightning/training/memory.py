@@ -159,6 +159,8 @@ def _length(batch: Mapping[str, Tensor]) -> int:
 
 def _any_failed(module: lightning.LightningModule, failed: bool) -> bool:
     """Whether any device ran out of memory."""
+    if module.trainer.world_size == 1:
+        return failed
     flag = torch.tensor(float(failed), device=module.device)
     reduced: Any = module.trainer.strategy.reduce(flag, reduce_op="max")
     return bool(reduced > 0)

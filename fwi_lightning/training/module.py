@@ -101,7 +101,7 @@ class InversionModule(OptimisedModule):
                 f"train/{name}_skipped": torch.as_tensor(count, dtype=torch.float32, device=self.device)
                 for name, count in self.loss.skipped.items()
             }
-            self.log_dict(skipped, on_epoch=False, sync_dist=True, reduce_fx="sum")
+            self.log_row(skipped, sync_dist=True, reduce_fx="sum")
         return loss
 
     def validation_names(self, illuminated: bool) -> list[str]:

@@ -4,10 +4,12 @@ import lightning
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils.parametrizations import spectral_norm
 from torch.utils.data import DataLoader, TensorDataset
 
 from fwi_lightning.errors import UserError
 from fwi_lightning.training.callbacks import EMA, GradientNorm, Throughput
+from fwi_lightning.training.optimised import OptimisedModule
 
 
 class Counter(lightning.LightningModule):
@@ -85,6 +87,43 @@ def test_before_a_delayed_start_the_weights_themselves_are_validated_and_saved(t
     )
 
 
+class Normed(lightning.LightningModule):
+    """A kernel of spectral norm 1 beside a batch norm, whose weights turn far in every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = torch.nn.Sequential(spectral_norm(torch.nn.Linear(6, 6)), torch.nn.BatchNorm1d(6))
+
+    def training_step(self, batch, batch_idx):
+        return self.net(torch.randn(8, 6)).square().mean()
+
+    def on_train_batch_start(self, batch, batch_idx):
+        with torch.no_grad():
+            self.net[0].parametrizations.weight.original.normal_()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+def test_vectors_of_a_spectral_norm_are_copied_and_what_is_not_is_averaged(tmp_path):
+    module, path = Normed(), tmp_path / "a.ckpt"
+    trainer = trainer_of(tmp_path, EMA(0.9))
+    seen = []
+    module.on_train_batch_end = lambda *_: seen.append(
+        {name: value.clone() for name, value in module.state_dict().items()}
+    )
+    trainer.fit(module, loader())
+    trainer.save_checkpoint(path)
+    saved, prefix = torch.load(path, weights_only=True)["state_dict"], "net.0.parametrizations.weight"
+    for vector in ("_u", "_v"):
+        assert saved[f"{prefix}.0.{vector}"].norm().item() == pytest.approx(1.0, abs=1e-5)
+    for name in (f"{prefix}.original", "net.1.running_mean", "net.1.running_var"):
+        expected = averages([step[name] for step in seen], 0.9)[-1]
+        torch.testing.assert_close(saved[name], expected, rtol=1e-5, atol=1e-6)
+    assert saved["net.1.num_batches_tracked"] == 12
+
+
 @pytest.mark.parametrize("every", [1, 3])
 def test_a_resumed_average_is_that_of_an_uninterrupted_run(tmp_path, every):
     path = tmp_path / "a.ckpt"
@@ -143,6 +182,42 @@ def test_the_norm_is_that_before_clipping(tmp_path, limit, algorithm, share, mov
     assert module.logged["train/grad_norm"] == pytest.approx([5.0, 5.0])
     assert module.logged["train/clipped"] == [share, share]
     np.testing.assert_allclose(-module.weight.detach() / 2, moved, rtol=1e-4)
+
+
+class Optimised(OptimisedModule):
+    """Five weights of a known slope, with what every module of ours has."""
+
+    def __init__(self, slope: list[float]) -> None:
+        super().__init__()
+        self.save_hyperparameters(
+            {"optimizer": {"_target_": "torch.optim.SGD", "lr": 1.0}, "scheduler": None}, logger=False
+        )
+        self.one, self.two = torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(3, 1))
+        self.slope = torch.tensor(slope)
+
+    def losses(self, batch):
+        return (torch.cat([self.one, self.two[:, 0]]) * self.slope).sum(), {"part": torch.ones(())}
+
+    def validation_names(self, illuminated):
+        return []
+
+
+@pytest.mark.parametrize("callbacks", [[], [GradientNorm]])
+@pytest.mark.parametrize("limit", [0.7, 100.0, None])
+def test_the_norm_is_computed_once_and_clips_as_without(tmp_path, monkeypatch, callbacks, limit):
+    norms = []
+    for name in ("_get_total_norm", "get_total_norm"):
+        for place in (torch.nn.utils, torch.nn.utils.clip_grad):
+            if hasattr(place, name):
+                count = getattr(place, name)
+                monkeypatch.setattr(place, name, lambda *a, count=count, **k: norms.append(1) or count(*a, **k))
+    slope = [3.0, -1.0, 0.5, 2.0, -4.0]
+    module = Optimised(slope)
+    trainer_of(tmp_path, *(kind() for kind in callbacks), max_steps=3, gradient_clip_val=limit).fit(module, loader())
+    length = np.linalg.norm(slope)
+    expected = -3 * np.array(slope) * (min(1.0, limit / (length + 1e-6)) if limit else 1.0)
+    np.testing.assert_allclose(torch.cat([module.one, module.two[:, 0]]).detach(), expected, rtol=1e-6)
+    assert len(norms) == (3 if callbacks or limit else 0)
 
 
 def test_throughput_knows_waiting_from_work(tmp_path, monkeypatch):

@@ -9,13 +9,15 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from fwi_lightning.training.optimised import OptimisedModule
+
 
 class GradientNorm(Callback):
     """Log `train/grad_norm`, the 2-norm of the gradient before clipping, and `train/clipped`.
 
     The latter is, with `trainer.gradient_clip_algorithm=norm`, the share of steps since the last row of the log whose
     gradient was longer than `trainer.gradient_clip_val`; with `value`, the share of entries beyond it. The clipping
-    itself is Lightning's.
+    itself is done elsewhere: by `OptimisedModule`, which uses the norm found here, or by Lightning.
     """
 
     def __init__(self) -> None:
@@ -29,7 +31,10 @@ class GradientNorm(Callback):
         gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if not gradients:
             return
-        norm = whole(torch.nn.utils.get_total_norm(gradients))
+        found = torch.nn.utils.get_total_norm(gradients)
+        if isinstance(pl_module, OptimisedModule):
+            pl_module.gradient_norm = found
+        norm = whole(found)
         limit = trainer.gradient_clip_val
         if limit:
             by_value = trainer.gradient_clip_algorithm == "value"
