@@ -66,6 +66,7 @@ def endless(loader: Any) -> Iterator[Any]:
 
 def bare(config: Any, data: GathersDataModule) -> tuple[float, float]:
     """A loop as anyone would write it: processor and wall seconds of `STEPS` steps."""
+    torch.use_deterministic_algorithms(False)  # which a trainer of an earlier round has turned on
     module = make(config, data).train()
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3)
     batches = endless(data.train_dataloader())

@@ -187,6 +187,9 @@ def fit(trainer: lightning.Trainer, module: lightning.LightningModule, run: Run,
         module: What to train.
         run: Its run.
         command: How the user starts such a run; empty if the same command goes on with it.
+
+    Raises:
+        UserError: If data or memory fails on the way; it says how to go on, if a checkpoint is there.
     """
     try:
         trainer.fit(module, datamodule=run.data, ckpt_path=run.config.ckpt)
@@ -199,6 +202,12 @@ def fit(trainer: lightning.Trainer, module: lightning.LightningModule, run: Run,
         elif (run.folder / LAST).is_file():
             say(f"stopped; to go on: {command} ckpt={run.folder}")
         raise SystemExit(130) from None
+    except UserError as error:
+        if not (run.folder / LAST).is_file() or run.config.get("sweep") or not command:
+            raise
+        raise UserError(
+            f"{str(error).strip()} After that, to go on from {LAST}: {command} ckpt={run.folder}"
+        ) from error
 
 
 def _take_up(folder: Path) -> tuple[DictConfig, str]:

@@ -57,6 +57,32 @@ def test_unknown_families_follow_the_known(tmp_path, survey, pair):
     assert module.families == ["FlatVel_A", "Style_B", "alum", "zinc"]
 
 
+def test_a_file_that_disappears_during_an_epoch_is_named_and_the_rest_goes_on_once_it_is_back(tmp_path, survey, pair):
+    for number in range(6):
+        pair(tmp_path / f"data{number}.npy", tmp_path / f"model{number}.npy", 2)
+
+    def epoch(after_first=lambda: None):
+        data = GathersDataModule(str(tmp_path), survey, folds=3, batch_size=2)
+        data.setup()
+        batches = []
+        for batch in data.train_dataloader():
+            batches.append(batch["index"])
+            after_first()
+        return torch.cat(batches).tolist()
+
+    whole = epoch()
+
+    def hide():
+        for path in tmp_path.glob("data*.npy"):
+            path.rename(path.with_suffix(".away"))
+
+    with pytest.raises(UserError, match=r"data\d\.npy does not exist: correct the path, or put the file back\.$"):
+        epoch(hide)
+    for path in tmp_path.glob("*.away"):
+        path.rename(path.with_suffix(".npy"))
+    assert epoch() == whole
+
+
 def test_the_mean_map(module, kaggle, survey):
     parts = find_parts(kaggle, survey=survey)
     labels = np.concatenate([np.load(part.velocity) for part in parts])

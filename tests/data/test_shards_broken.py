@@ -7,6 +7,7 @@ import http.server
 import json
 import logging
 import re
+import resource
 import shutil
 import threading
 from dataclasses import replace
@@ -268,6 +269,19 @@ class TestUrl:
         (tmp_path / "cache").write_text("")
         with pytest.raises(UserError, match=r"cache cannot be written \(.*\): set data\.cache to a folder"):
             indices(self.data(server, survey, tmp_path))
+
+    def test_a_full_disk_is_one_sentence_and_leaves_no_half_shard(self, server, survey, tmp_path):
+        data = self.data(server, survey, tmp_path)
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (9000, before[1]))  # as a full disk: a write fails half-way
+        try:
+            with pytest.raises(UserError, match=r"cache cannot be written \(File too large\): .* data\.cache_gb to"):
+                indices(data)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        sizes = {shard.sha256: shard.size for shard in data.index.shards}
+        assert all(path.stat().st_size == sizes[path.stem] for path in (tmp_path / "cache").glob("*.tar"))
+        assert sorted(indices(data)) == sorted(data.train_dataset.rows)  # there is room again
 
     def test_no_server(self, survey):
         with pytest.raises(UserError, match=r"http://127\.0\.0\.1:9/index\.json cannot be read \(no answer: .*refused"):

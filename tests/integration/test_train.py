@@ -2,17 +2,22 @@
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from fwi_lightning import load_model
+from fwi_lightning.commands.fitting import fit
+from fwi_lightning.errors import UserError
 from fwi_lightning.survey import Survey
 from tests.integration.helpers import REPOSITORY, SMALL, command, script
 
@@ -224,6 +229,21 @@ def test_a_monitor_that_never_comes_is_named_with_those_that_do(trained, tmp_pat
     assert "callbacks.early_stopping.monitor=val/iou is never logged: choose one of val/mae" in capsys.readouterr().err
     assert command("train", *words, "trainer.limit_val_batches=0") == 1
     assert "leave it out with '~callbacks.best'" in capsys.readouterr().err
+
+
+def test_data_that_fails_on_the_way_says_how_to_go_on(tmp_path):
+    class Trainer:
+        def fit(self, *_, **__):
+            raise UserError("data7.npy does not exist: put the file back.")
+
+    run = SimpleNamespace(folder=tmp_path, data=None, config=OmegaConf.create({"ckpt": None}))
+    with pytest.raises(UserError, match=r"put the file back\.$"):
+        fit(Trainer(), None, run, "python train.py")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/last.ckpt").write_text("")
+    sentence = f"put the file back. After that, to go on from checkpoints/last.ckpt: python train.py ckpt={tmp_path}"
+    with pytest.raises(UserError, match=re.escape(sentence) + "$"):
+        fit(Trainer(), None, run, "python train.py")
 
 
 def test_a_used_run_folder_is_not_overwritten(trained, capsys):
