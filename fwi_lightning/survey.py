@@ -110,6 +110,51 @@ class Survey:
         """Shape of the gathers of one sample: (shots, time, receivers)."""
         return self.shots, self.samples, self.receivers
 
+    def thinning(self, name: str, time_step: float) -> int:
+        """Of how many samples one is kept for a longer time step.
+
+        Args:
+            name: What the time step is called in an error.
+            time_step: Seconds between the samples that are kept.
+
+        Returns:
+            The number, 1 or more.
+
+        Raises:
+            UserError: If the time step is not a multiple of the survey's, or too long for its wavelet.
+        """
+        step = round(time_step / self.time_step)
+        if step < 1 or not np.isclose(step * self.time_step, time_step):
+            raise UserError(f"{name} must be a multiple of the survey's {self.time_step:g} s, got {time_step:g} s.")
+        if step > 1 and time_step * 6 * self.frequency > 1:
+            # A Ricker wavelet is down to a hundredth of its peak at three times its peak frequency.
+            raise UserError(
+                f"{name}={time_step:g} s is too long for a wavelet that ends at {3 * self.frequency:g} Hz: "
+                f"at most {1 / (6 * self.frequency):.3g} s."
+            )
+        return step
+
+    def thinned(self, step: int) -> tuple[int, int, int]:
+        """Shape of the gathers of one sample of which every `step`-th time sample is kept, beginning with the first."""
+        return self.shots, -(-self.samples // step), self.receivers
+
+    def thinning_of(self, samples: int) -> int:
+        """Of how many time samples a record of this survey kept one, told by its length.
+
+        Args:
+            samples: Time samples of the record.
+
+        Returns:
+            The number, 1 for a record with all of them.
+
+        Raises:
+            UserError: If no thinning that `thinning` allows leaves so many.
+        """
+        step = -(-self.samples // max(samples, 1))
+        if self.thinned(step)[1] != samples or (step > 1 and step * self.time_step * 6 * self.frequency > 1):
+            raise UserError(f"a record of {samples} samples is not one of this survey, which has {self.samples}.")
+        return step
+
     def wavelet(self) -> NDArray[np.float64]:
         """The source's time function: a Ricker wavelet that starts with the record.
 

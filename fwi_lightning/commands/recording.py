@@ -9,6 +9,8 @@ import torch
 
 from fwi_lightning.data import GathersDataset
 from fwi_lightning.data.training import Look
+from fwi_lightning.errors import UserError
+from fwi_lightning.models import InputTransform
 from fwi_lightning.physics.fingerprint import fingerprint
 from fwi_lightning.survey import Survey
 
@@ -30,7 +32,28 @@ def compare_with_survey(samples: GathersDataset | Look, survey: Survey) -> str:
     """
     places = np.unique(np.linspace(0, len(samples) - 1, LOOKED_AT).astype(int)).tolist()
     gathers = torch.stack([samples[place]["gathers"] for place in places])
+    if gathers.shape[2] != survey.samples:
+        return "not looked for: the records are thinned, and their manifest names the survey"
     differences = fingerprint(gathers, survey).differences()
     for sentence in differences:
         print(f"warning: {sentence}", file=sys.stderr)
     return "; ".join(differences) or f"nothing found in {len(places)} samples"
+
+
+def check_thinning(samples: int, transform: InputTransform) -> None:
+    """Refuse records that were thinned to another time step than a model reads.
+
+    Args:
+        samples: Time samples of the records.
+        transform: The model's.
+
+    Raises:
+        UserError: If they were.
+    """
+    survey = transform.survey
+    if samples not in (survey.samples, transform.samples):
+        step = survey.thinning_of(samples) * survey.time_step
+        raise UserError(
+            f"the data was thinned to a sample every {step:g} s, and model.time_step is "
+            f"{transform.step * survey.time_step:g}: set model.time_step={step:g}."
+        )

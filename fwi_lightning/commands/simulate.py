@@ -28,5 +28,7 @@ def main(config: DictConfig) -> None:
         seed=config.seed,
         survey=Survey(**plain(config.physics)),
         share=Share(config.part, config.parts),
+        time_step=config.time_step,
+        dtype=config.dtype,
     )
     print(config.output)

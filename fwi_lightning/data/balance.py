@@ -137,7 +137,7 @@ class Balanced:
                 (self.names[family], family),
                 (self.seed, epoch, index),
                 self.next_number + epoch * self.samples + index,
-                bool(self.recorded.dataset.illumination),
+                self.recorded.dataset,
             )
         sample = recorded.sample(epoch, place)
         # Numbers of the second source follow those of the first.

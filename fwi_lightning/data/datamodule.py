@@ -23,6 +23,7 @@ from fwi_lightning.data.npy import Maps
 from fwi_lightning.data.reading import READINGS, open_parts, write_halves
 from fwi_lightning.data.starts import StartsDataset, StartsOf
 from fwi_lightning.data.statistics import mean_squares, spread
+from fwi_lightning.data.thinned import check_alike
 from fwi_lightning.data.training import Completion, Look, Recorded, Source, TrainingSamples
 from fwi_lightning.errors import UserError
 from fwi_lightning.geology import FAMILIES
@@ -166,12 +167,12 @@ class GathersDataModule(LoadingModule):
         """
         if not self.needs_illumination and self.reading != "half":
             return
-        parts = find_parts(self.root, self.split, self.survey)
-        parts += find_parts(self.balance.folder, survey=self.survey) if self.balance.folder else []
+        parts = self._find(self.root, self.split)
+        parts += self._find(self.balance.folder) if self.balance.folder else []
         if self.needs_illumination:
             write_illuminations(parts, self.survey, self.illumination)
         if self.reading == "half":
-            parts += find_parts(self.test_root, survey=self.survey) if self.test_root else []
+            parts += self._find(self.test_root) if self.test_root else []
             write_halves(parts, self.half_folder)
 
     def setup(self, stage: str | None = None) -> None:
@@ -185,9 +186,10 @@ class GathersDataModule(LoadingModule):
         """
         if self.parts:
             return
-        parts = find_parts(self.root, self.split, self.survey)
+        parts = self._find(self.root, self.split)
         tested = self._test_parts()
-        more = find_parts(self.balance.folder, survey=self.survey) if self.balance.folder else []
+        more = self._find(self.balance.folder) if self.balance.folder else []
+        check_alike([(part.gathers, part.shape) for part in parts + more])
         self._name_families(parts + tested + more)
         kept, held = self._divide(parts)
         kept = spread(kept, self.training_samples)
@@ -202,6 +204,10 @@ class GathersDataModule(LoadingModule):
         """The samples to train on and those held out, by their numbers; notes the blocks."""
         self.blocks = assign_folds(parts, self.folds, self.seed)
         return rows_of_fold(parts, self.blocks, self.fold)
+
+    def _find(self, root: str | Path, split: str | None = None) -> list[Part]:
+        """The files under a root, or those of a split file; thinned ones too."""
+        return find_parts(root, split, self.survey, thinned=True)
 
     def _dataset(self, parts: list[Part], rows: NDArray[np.int64] | None = None) -> GathersDataset:
         """Some rows of some parts, with the illumination where it is needed."""
@@ -224,7 +230,7 @@ class GathersDataModule(LoadingModule):
 
     def _test_parts(self) -> list[Part]:
         """The files to test on, if they are none of those divided into folds."""
-        return find_parts(self.test_root, survey=self.survey) if self.test_root else []
+        return self._find(self.test_root) if self.test_root else []
 
     def _name_families(self, parts: Sequence[Part]) -> None:
         """Give the families their numbers."""

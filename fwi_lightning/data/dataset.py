@@ -135,6 +135,16 @@ class GathersDataset(Dataset[dict[str, Any]]):
         """
         return torch.from_numpy(read_velocity(*self.locate(index), self._maps))
 
+    def spare(self, index: int) -> dict[int, torch.Tensor] | None:
+        """Gathers of the shots of sample `index` that only its file has, (time, receivers) by column; None if none."""
+        part, row = self.locate(index)
+        if part.kept is None or len(part.shots) == len(part.kept.survey.shot_columns):
+            return None
+        places = enumerate(part.kept.survey.shot_columns)
+        more = {column: place for place, column in places if place not in part.shots}
+        record = self._maps[part.gathers][row]
+        return {column: torch.from_numpy(record[place].astype(np.float32)) for column, place in more.items()}
+
     @cached_property
     def family_numbers(self) -> NDArray[np.int64]:
         """(samples,) int64, what `family` is of each sample."""
@@ -209,6 +219,8 @@ def read_velocity(part: Part, row: int, maps: Maps) -> NDArray[np.float32]:
 
 def raw_gathers(part: Part, row: int, maps: Maps) -> NDArray[np.float32]:
     """The gathers of one sample whatever their values; arguments and errors of the files as `read_gathers`."""
+    if part.kept is not None:
+        return _rows(part.gathers, maps, part.samples, part.kept.shape)[row][list(part.shots)].astype(np.float32)
     return np.array(_rows(part.gathers, maps, part.samples, part.shape)[row], dtype=np.float32)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from fwi_lightning.data.npy import SUFFIXES, Header, read_header
 from fwi_lightning.data.splits import read_split
+from fwi_lightning.data.thinned import Kept, find_kept
 from fwi_lightning.errors import UserError
 from fwi_lightning.geology import FAMILIES
 from fwi_lightning.survey import OPENFWI, Survey
@@ -44,6 +45,8 @@ class Part:
         samples: Number of samples in the file.
         name: Path relative to the root, without ".npy": unique within one scan.
         shape: Shape of one sample's gathers, (shots, time, receivers).
+        kept: What the file holds of the records, where it is not just that: fewer time samples, more shots.
+        shots: Places of the survey's shots in such a file.
     """
 
     gathers: Path
@@ -52,6 +55,8 @@ class Part:
     samples: int
     name: str
     shape: tuple[int, int, int]
+    kept: Kept | None = None
+    shots: tuple[int, ...] = ()
 
 
 def find_parts(
@@ -62,6 +67,7 @@ def find_parts(
     any_width: bool = False,
     on_unusable: Refuse | None = None,
     any_shots: bool = False,
+    thinned: bool = False,
 ) -> list[Part]:
     """Find the files of a data set: Kaggle's layout, OpenFWI's folders, test files or a single file.
 
@@ -84,6 +90,7 @@ def find_parts(
             or another UserError, instead of raising it. Gathers whose velocity file cannot be used then come
             back without one. Default: raise the first.
         any_shots: Whether the number of shots may differ from the survey's. Default False.
+        thinned: Whether files may be those of `simulate` with a longer time step or more shots. Default False.
 
     Returns:
         The parts, in the natural order of their paths (data2 before data10).
@@ -103,7 +110,9 @@ def find_parts(
         pairs = [_pair(root, None, labels, refuse)]
     else:
         pairs = _pairs_in(root, labels, refuse)
-    parts = (_part(gathers, velocity, root, survey, any_width, any_shots, refuse) for gathers, velocity in pairs)
+    parts = (
+        _part(gathers, velocity, root, survey, any_width, any_shots, refuse, thinned) for gathers, velocity in pairs
+    )
     return [part for part in parts if part is not None]
 
 
@@ -236,12 +245,24 @@ def _nearest_names(candidates: Iterable[Path]) -> list[Path]:
 
 
 def _part(
-    gathers: Path, velocity: Path | None, root: Path, survey: Survey, any_width: bool, any_shots: bool, refuse: Refuse
+    gathers: Path,
+    velocity: Path | None,
+    root: Path,
+    survey: Survey,
+    any_width: bool,
+    any_shots: bool,
+    refuse: Refuse,
+    thinned: bool,
 ) -> Part | None:
     """The part that two files make; None if the gathers, with their velocity None if only that was refused."""
-    samples, shape = 0, None
+    samples, shape, kept = 0, None, None
     try:
-        samples, shape = _gathers_shape(gathers, read_header(gathers), survey, any_width, any_shots)
+        header = read_header(gathers)
+        kept = _kept(gathers, header, survey) if thinned else None
+        if kept is None:
+            samples, shape = _gathers_shape(gathers, header, survey, any_width, any_shots)
+        else:
+            samples, shape = header.shape[0], survey.thinned(kept.step)
     except UserError as error:
         refuse(gathers, error)
     if velocity is not None:
@@ -260,7 +281,16 @@ def _part(
         return None
     inside = gathers.relative_to(root) if gathers.is_relative_to(root) and gathers != root else None
     name = (inside or Path(gathers.name)) if inside or gathers == root else gathers
-    return Part(gathers, velocity, family_of(gathers, root), samples, name.with_suffix("").as_posix(), shape)
+    family, shots = family_of(gathers, root), tuple(kept.shots_of(survey)) if kept else ()
+    return Part(gathers, velocity, family, samples, name.with_suffix("").as_posix(), shape, kept, shots)
+
+
+def _kept(path: Path, header: Header, survey: Survey) -> Kept | None:
+    """What a file of gathers holds, if it is of another shape than the survey's and its manifest explains that."""
+    if _samples(header.shape, survey.gathers_shape) is not None or header.dtype.kind != "f":
+        return None
+    kept = find_kept(path, survey)
+    return kept if kept is not None and header.shape[1:] == kept.shape else None
 
 
 def _gathers_shape(

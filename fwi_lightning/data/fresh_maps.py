@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fwi_lightning.data.augment.base import Sample
+from fwi_lightning.data.dataset import GathersDataset
 from fwi_lightning.data.training import Recorded, random_numbers
 from fwi_lightning.geology import draw
 from fwi_lightning.survey import Survey
@@ -68,7 +69,7 @@ class FreshMaps:
             (self.names[kind], int(self.numbers[kind])),
             (self.seed, epoch, index),
             self.first_number + epoch * self.samples + index,
-            bool(self.recorded.dataset.illumination),
+            self.recorded.dataset,
         )
 
     def velocity(self, epoch: int, index: int) -> Tensor:
@@ -120,7 +121,7 @@ def drawn_map(survey: Survey, family: str, key: tuple[int, int, int]) -> Tensor:
 
 
 def drawn_sample(
-    survey: Survey, family: tuple[str, int], key: tuple[int, int, int], number: int, illuminated: bool
+    survey: Survey, family: tuple[str, int], key: tuple[int, int, int], number: int, recorded: GathersDataset
 ) -> Sample:
     """A fresh sample, of which every shot is still missing.
 
@@ -129,15 +130,15 @@ def drawn_sample(
         family: Name and number of the family.
         key: As `drawn_map`.
         number: Its number, beyond those of all recorded samples.
-        illuminated: Whether it is to have its illumination.
+        recorded: Samples that it is to be batched with: thinned as they are, with illumination where they have it.
     """
     return Sample(
-        gathers=torch.zeros(survey.gathers_shape),
+        gathers=torch.zeros(recorded.parts[0].shape),
         missing=torch.ones(survey.shots, dtype=torch.bool),
         velocity=drawn_map(survey, family[0], key),
         family=family[1],
         index=number,
-        illumination=torch.zeros(1, *survey.grid) if illuminated else None,
+        illumination=torch.zeros(1, *survey.grid) if recorded.illumination else None,
     )
 
 

@@ -154,7 +154,8 @@ class Ledger:
             before, entries = manifest["settings"], dict(manifest["parts"])
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{path} is no manifest of {self.content}: choose another folder.") from None
-        for name, now in self.settings.items():
+        for name in {**self.settings, **before}:  # a setting that one of the two lacks is a difference too
+            now = self.settings.get(name)
             if before.get(name) != now:
                 difference = describe_difference(name, before.get(name), now)
                 raise UserError(f"{self.folder} holds {self.content} {difference}: choose another folder.")

@@ -30,6 +30,7 @@ def open_parts(parts: Sequence[Part], reading: str, folder: str) -> Maps:
             once read. "memory": every file is read whole when first needed and stays, in each process; for disks that
             are slow at random places. "half": gathers come from the float16 copies of `write_halves`, for data that
             fits into memory or onto the fast disk at half its size only; they differ by up to 5e-4 of each value.
+            Thinned files are read as they lie.
         folder: Folder of the copies.
 
     Raises:
@@ -38,8 +39,8 @@ def open_parts(parts: Sequence[Part], reading: str, folder: str) -> Maps:
     if reading == "memory":
         _check_memory(parts)
         return Maps(keep=2 * len(parts), in_memory=True)
-    copies = {part.gathers: half_file(part.gathers, folder) for part in parts} if reading == "half" else {}
-    return Maps(copies=copies)
+    copied = [part for part in parts if reading == "half" and part.kept is None]
+    return Maps(copies={part.gathers: half_file(part.gathers, folder) for part in copied})
 
 
 def half_file(path: Path, folder: str) -> Path:
@@ -60,6 +61,7 @@ def write_halves(parts: Sequence[Part], folder: str) -> None:
     Raises:
         UserError: If a value is too large for float16, or the folder cannot be written.
     """
+    parts = [part for part in parts if part.kept is None]
     missing = [part for part in parts if not half_file(part.gathers, folder).is_file()]
     if not missing:
         return

@@ -58,7 +58,8 @@ class Recorded:
     def sample(self, epoch: int, index: int) -> Sample:
         """A recorded sample: no shot is missing."""
         item = self.dataset[index]
-        return Sample(missing=torch.zeros(len(item["gathers"]), dtype=torch.bool), **item)
+        missing = torch.zeros(len(item["gathers"]), dtype=torch.bool)
+        return Sample(missing=missing, spare=self.dataset.spare(index), **item)
 
     def velocity(self, epoch: int, index: int) -> Tensor:
         """Its map alone, (1, depth, width) in m/s."""
@@ -95,7 +96,8 @@ class Look(Sequence[dict[str, Any]]):
 class TrainingSamples(Dataset[dict[str, Any]]):
     """Augmented samples by (epoch, index), the numbers that `EpochSampler` yields.
 
-    An item is a dict with the attributes of `Sample`, and seed: int, where the chance of its corruption comes from.
+    An item is a dict with the attributes of `Sample` but `spare`, and seed: int, where the chance of its corruption
+    comes from.
     `Completion.collate` makes a batch of items.
 
     Args:
@@ -127,7 +129,7 @@ class TrainingSamples(Dataset[dict[str, Any]]):
                 random_numbers(self.seed, epoch, index, step + 1),
                 lambda generator, same: self._partner(epoch, index, generator, same),
             )
-        item = {name: value for name, value in vars(sample).items() if value is not None}
+        item = {name: value for name, value in vars(sample).items() if value is not None and name != "spare"}
         return item | {"seed": int(random_numbers(self.seed, epoch, index, 0).integers(2**62))}
 
     def _partner(self, epoch: int, index: int, generator: np.random.Generator, same: bool) -> Tensor:
@@ -180,7 +182,7 @@ def simulate_missing(
     """Fill in the shots that are missing: the one place where training gathers are simulated.
 
     Args:
-        gathers: (batch, shots, time, receivers) float32, changed in place.
+        gathers: (batch, shots, time, receivers) float32, changed in place; thinned ones get thinned shots.
         missing: (batch, shots) bool.
         velocity: (batch, 1, depth, width) in m/s.
         survey: The survey.
@@ -189,15 +191,17 @@ def simulate_missing(
     Raises:
         UserError: As `simulate`.
     """
+    step = survey.thinning_of(gathers.shape[2])
     for pattern in missing.unique(dim=0):
         shots = pattern.nonzero()[:, 0].tolist()
         rows = (missing == pattern).all(dim=1).nonzero()[:, 0]
         if illumination is not None and pattern.all():
             recorded, light = illuminate(velocity[rows, 0], survey)
-            gathers[rows], illumination[rows, 0] = recorded.to(gathers.dtype), light.to(illumination.dtype)
+            gathers[rows] = recorded[:, :, ::step].to(gathers.dtype)
+            illumination[rows, 0] = light.to(illumination.dtype)
         elif shots:
             part = replace(survey, shot_columns=tuple(survey.shot_columns[shot] for shot in shots))
-            gathers[rows[:, None], shots] = simulate(velocity[rows, 0], part).to(gathers.dtype)
+            gathers[rows[:, None], shots] = simulate(velocity[rows, 0], part)[:, :, ::step].to(gathers.dtype)
 
 
 def random_numbers(seed: int, *key: int) -> np.random.Generator:

@@ -27,6 +27,8 @@ FAULT_NUMBERS = {"A": (2, 4, 3), "B": (6, 8, 7)}
 
 CONTENT = "a simulated survey"
 
+DTYPES = ("float32", "float16")
+
 
 def write_survey(
     output: str | Path,
@@ -38,6 +40,8 @@ def write_survey(
     batch: int = 8,
     share: Share | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    time_step: float | None = None,
+    dtype: str = "float32",
 ) -> Path:
     """Draw velocity maps, simulate their gathers and write both.
 
@@ -57,6 +61,9 @@ def write_survey(
         share: The share of the files to write. Default: all.
         on_progress: Called with samples done and samples in all after each batch. Default: a bar on a
             terminal, otherwise a line now and then.
+        time_step: Seconds between the samples that are kept, a multiple of the survey's; sample 0 stays sample 0.
+            Default: the survey's, all of them.
+        dtype: Type of the gathers in the files, "float32" or "float16". Default "float32".
 
     Returns:
         The folder.
@@ -66,7 +73,7 @@ def write_survey(
             survey with other settings or files that are no survey of ours.
     """
     output, share = Path(output), share or Share()
-    settings = survey_settings(families, samples_per_family, samples_per_file, seed, survey)
+    settings = survey_settings(families, samples_per_family, samples_per_file, seed, survey, time_step, dtype)
     ledger = Ledger(output, settings, CONTENT, "*.npy", share)
     try:
         # First without a lock: a whole survey may lie where nothing can be written.
@@ -84,9 +91,17 @@ def write_survey(
 
 
 def survey_settings(
-    families: Sequence[str], samples_per_family: int, samples_per_file: int, seed: int, survey: Survey
+    families: Sequence[str],
+    samples_per_family: int,
+    samples_per_file: int,
+    seed: int,
+    survey: Survey,
+    time_step: float | None = None,
+    dtype: str = "float32",
 ) -> dict[str, Any]:
     """All that decides the content of a simulated survey, as plain numbers, after checking it.
+
+    Thinned and rounded files say so; the settings of whole ones are those of before there were others.
 
     Raises:
         UserError: If a number is out of range or a family unknown.
@@ -99,8 +114,15 @@ def survey_settings(
     unknown = [family for family in families if family not in FAMILIES]
     if unknown or not families:
         raise UserError(f"families must be some of {', '.join(FAMILIES)}, got {unknown[0] if unknown else 'none'}.")
+    if dtype not in DTYPES:
+        raise UserError(f"dtype must be {' or '.join(DTYPES)}, got {dtype!r}.")
     chosen = [family for family in FAMILIES if family in families]
-    return {"families": chosen} | numbers | {"maps_version": MAPS_VERSION, "survey": survey.to_dict()}
+    settings = {"families": chosen} | numbers | {"maps_version": MAPS_VERSION, "survey": survey.to_dict()}
+    if time_step is not None and survey.thinning("time_step", time_step) > 1:
+        settings["time_step"] = time_step
+    if dtype != "float32":
+        settings["dtype"] = dtype
+    return settings
 
 
 def _write(
@@ -123,7 +145,7 @@ def _write(
     done = total - sum(part["samples"] for part in missing)
     with Progress(f"simulating {output}", done, total, on_progress) as progress:
         for part in missing:
-            ledger.record(part["gathers"], _write_part(output, part, ledger.settings["seed"], survey, batch, progress))
+            ledger.record(part["gathers"], _write_part(output, part, ledger.settings, survey, batch, progress))
     if share.parts > 1:
         left = {part["gathers"] for part in _missing(output, ledger, plan)}
         whole = {part["gathers"]: part for part in plan if part["gathers"] not in left}
@@ -172,12 +194,14 @@ def part_names(family: str, number: int) -> tuple[str, str]:
 
 
 def _write_part(
-    output: Path, part: dict[str, Any], seed: int, survey: Survey, batch: int, progress: Progress
+    output: Path, part: dict[str, Any], settings: dict[str, Any], survey: Survey, batch: int, progress: Progress
 ) -> dict[str, Any]:
     """Draw, simulate and write one pair of files; returns its entry in the manifest."""
-    samples = part["samples"]
-    shapes = {"gathers": (samples, *survey.gathers_shape), "velocity": (samples, 1, *survey.grid)}
-    files = {name: _PartFile(output / part[name], shape) for name, shape in shapes.items()}
+    samples, seed = part["samples"], settings["seed"]
+    step = survey.thinning("time_step", settings.get("time_step", survey.time_step))
+    shapes = {"gathers": (samples, *survey.thinned(step)), "velocity": (samples, 1, *survey.grid)}
+    dtypes = {"gathers": settings.get("dtype", "float32"), "velocity": "float32"}
+    files = {name: _PartFile(output / part[name], shape, dtypes[name]) for name, shape in shapes.items()}
     try:
         for first in range(0, samples, batch):
             count = min(batch, samples - first)
@@ -185,7 +209,7 @@ def _write_part(
             files["velocity"].append(velocity)
             with torch.no_grad():
                 gathers = simulate(torch.from_numpy(velocity[:, 0]), survey)
-            files["gathers"].append(gathers.numpy())
+            files["gathers"].append(gathers[..., ::step, :].numpy())
             progress.advance(count)
         sums = {f"{name}_sha256": file.finish() for name, file in files.items()}
         for file in files.values():
@@ -199,15 +223,25 @@ def _write_part(
 
 
 class _PartFile(WholeFile):
-    """A .npy file of float32 that is there whole or not at all."""
+    """A .npy file that is there whole or not at all."""
 
-    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+    def __init__(self, path: Path, shape: tuple[int, ...], dtype: str) -> None:
         super().__init__(path)
-        self.write(npy_header(np.dtype("<f4"), shape))
+        self.dtype = np.dtype(dtype).newbyteorder("<")
+        self.write(npy_header(self.dtype, shape))
 
     def append(self, array: NDArray[np.float32]) -> None:
-        """Write the next samples."""
-        self.write(np.ascontiguousarray(array, dtype="<f4").data.cast("B"))
+        """Write the next samples.
+
+        Raises:
+            UserError: If a value is too large for the type.
+        """
+        largest, most = float(np.abs(array).max(initial=0)), float(np.finfo(self.dtype).max)
+        if largest > most:
+            raise UserError(
+                f"{self.path} would hold values of {largest:g}, more than {self.dtype.name} can: use dtype=float32."
+            )
+        self.write(np.ascontiguousarray(array, dtype=self.dtype).data.cast("B"))
 
 
 def _is_whole(output: Path, entry: dict[str, Any] | None) -> bool:

@@ -29,7 +29,7 @@ def gathers(
     """Show the gathers of one sample side by side, time downwards, on one symmetric scale.
 
     Args:
-        records: (shots, time, receivers), the survey's shape.
+        records: (shots, time, receivers), the survey's shape, or with fewer time samples, evenly spread.
         survey: The acquisition. Default `OPENFWI`.
         shots: Numbers of the shots to show, from 0. Default None, all.
         clip: Percentile of the amplitudes at which colours end, above 0 and up to 100; lower shows weaker
@@ -66,7 +66,8 @@ def clip_level(records: NDArray[np.floating], survey: Survey, clip: float = GATH
     Raises:
         ValueError: If the records do not have the survey's shape.
     """
-    if records.shape != survey.gathers_shape:
+    shots, samples, receivers = survey.gathers_shape
+    if records.shape[::2] != (shots, receivers) or not 1 <= records.shape[1] <= samples:
         raise ValueError(
             f"gathers must be (shots, time, receivers) = {survey.gathers_shape} in this survey, got {records.shape}."
         )
@@ -98,7 +99,7 @@ def draw_gather(
         raise ValueError(f"shot must be 0 to {survey.shots - 1}, got {shot}.")
     _, unit = length_unit(survey.grid[1] * survey.spacing)
     across = positions(survey.receiver_columns, survey)
-    time = np.arange(survey.samples) * survey.time_step
+    time = np.arange(records.shape[1]) * survey.time_step * -(-survey.samples // records.shape[1])
     # Receivers may stand anywhere along the line, even unevenly: cells around their true positions.
     axis.pcolormesh(across, time, records[shot], cmap=cmap, vmin=-limit, vmax=limit, shading="nearest", rasterized=True)
     axis.set_ylim(survey.samples * survey.time_step, 0)

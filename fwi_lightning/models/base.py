@@ -162,11 +162,14 @@ class VelocityModel(nn.Module):
     def check(self, gathers: Tensor) -> None:
         """Compare the shape of gathers, (..., shots, time, receivers), with the survey's.
 
+        Records of the survey that were thinned to the model's own time step are read too.
+
         Raises:
             UserError: If they differ.
         """
         expected = self.survey.gathers_shape
-        if tuple(gathers.shape[-3:]) != expected or gathers.ndim not in (3, 4):
+        readable = (expected, self.survey.thinned(self.transform.step))
+        if tuple(gathers.shape[-3:]) not in readable or gathers.ndim not in (3, 4):
             raise UserError(
                 f"gathers have shape {tuple(gathers.shape)}; this model reads {expected} or (batch, "
                 f"{', '.join(map(str, expected))}), as (shots, time, receivers)."
@@ -211,6 +214,6 @@ class VelocityModel(nn.Module):
         """
         given = torch.as_tensor(gathers)
         self.check(given)
-        velocity = self.predict_answer(given.reshape(-1, *self.survey.gathers_shape), batch_size).velocity
+        velocity = self.predict_answer(given.reshape(-1, *given.shape[-3:]), batch_size).velocity
         velocity = velocity.reshape(*given.shape[:-3], *velocity.shape[1:])
         return velocity if isinstance(gathers, Tensor) else velocity.numpy()

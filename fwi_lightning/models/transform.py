@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -69,18 +68,9 @@ class InputTransform(nn.Module):
         if amplitudes not in RANGES:
             raise UserError(f"model.amplitudes must be {', '.join(RANGES[:-1])} or {RANGES[-1]}, got {amplitudes!r}.")
         self.amplitudes = amplitudes
-        self.step = round(time_step / survey.time_step)
-        if self.step < 1 or not np.isclose(self.step * survey.time_step, time_step):
-            raise UserError(
-                f"model.time_step must be a multiple of the survey's {survey.time_step:g} s, got {time_step:g} s."
-            )
-        if time_step * 6 * survey.frequency > 1:
-            # A Ricker wavelet is down to a hundredth of its peak at three times its peak frequency.
-            raise UserError(
-                f"model.time_step={time_step:g} s is too long for a wavelet that ends at {3 * survey.frequency:g} Hz: "
-                f"at most {1 / (6 * survey.frequency):.3g} s."
-            )
-        self.samples = -(-survey.samples // self.step)
+        self.survey = survey
+        self.step = survey.thinning("model.time_step", time_step)
+        self.samples = survey.thinned(self.step)[1]
         self.centre, half_range = 0.0, 1.0
         if amplitudes == "official":
             self.centre, half_range = _official(official_family)
@@ -96,8 +86,11 @@ class InputTransform(nn.Module):
         return self.amplitudes != "official"
 
     def compress(self, gathers: Tensor) -> Tensor:
-        """The transform without its scale: (batch, shots, time, receivers) to (batch, shots, samples, receivers)."""
-        kept = gathers[..., :: self.step, :].float()
+        """The transform without its scale: (batch, shots, time, receivers) to (batch, shots, samples, receivers).
+
+        Records that were thinned to the model's time step before are taken as they are.
+        """
+        kept = (gathers if gathers.shape[-2] == self.samples else gathers[..., :: self.step, :]).float()
         if self.amplitudes in ("log1p", "official"):
             return kept.sign() * kept.abs().log1p()
         if self.amplitudes == "trace":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 
@@ -29,6 +29,8 @@ class Sample:
         start: (1, depth, width) float32 in m/s, the map that a refiner is to correct; else None.
         residual: (shots, samples, receivers) float32, the record less that of `start`, thinned in time; else None.
         gradient: (1, depth, width) float32, of the misfit at `start`; else None.
+        spare: Gathers of shots that the survey does not have and the file does, (time, receivers) by column: `Flip`
+            needs them. None where there are none.
     """
 
     gathers: Tensor
@@ -40,10 +42,11 @@ class Sample:
     start: Tensor | None = None
     residual: Tensor | None = None
     gradient: Tensor | None = None
+    spare: Mapping[int, Tensor] | None = None
 
     def over(self, velocity: Tensor) -> Sample:
         """The same sample over another map, (1, depth, width) in m/s: every shot is to be simulated."""
-        return replace(self, velocity=velocity, missing=torch.ones_like(self.missing))
+        return replace(self, velocity=velocity, missing=torch.ones_like(self.missing), spare=None)
 
 
 Partner = Callable[[np.random.Generator, bool], Tensor]

@@ -20,8 +20,9 @@ class Flip(Augmentation):
 
     The gather of a shot over the mirrored map is that of the shot in the mirrored column over the map, with the
     receivers mirrored. In OpenFWI's survey the shots stand at 0, 17, 34, 52 and 69 of 70 columns, and the mirror
-    image of the third at 35, where none was fired. Such a shot is simulated or left out; the other four are the
-    recorded ones. A survey that is its own mirror image needs neither. Illumination, where a loss needs it as a weight,
+    image of the third at 35, where none was fired. Such a shot is taken from a file that holds it besides the survey's
+    (docs/data.md), else simulated or left out; the other four are the recorded ones. A survey that is its own mirror
+    image needs none of this. Illumination, where a loss needs it as a weight,
     is mirrored as a whole: it is that of the mirror images of all shots.
 
     Args:
@@ -56,16 +57,21 @@ class Flip(Augmentation):
         if generator.random() >= self.probability:
             return sample
         gathers, missing = torch.zeros_like(sample.gathers), torch.zeros_like(sample.missing)
+        spare = sample.spare or {}
         for shot, image in enumerate(self.shots):
+            column = self.survey.grid[1] - 1 - self.survey.shot_columns[shot]
             if image is not None:
                 gathers[shot] = sample.gathers[image][:, self.receivers]
                 missing[shot] = sample.missing[image]
+            elif column in spare:
+                gathers[shot] = spare[column][:, self.receivers]
             else:
                 # Nothing of a fresh sample is recorded yet: its simulation may as well include this shot.
                 missing[shot] = self.simulated or bool(sample.missing.all())
         illumination = None if sample.illumination is None else sample.illumination.flip(-1)
         velocity = sample.velocity.flip(-1)
-        return replace(sample, gathers=gathers, missing=missing, velocity=velocity, illumination=illumination)
+        changed = {"gathers": gathers, "missing": missing, "velocity": velocity, "illumination": illumination}
+        return replace(sample, spare=None, **changed)
 
 
 def mirrored(columns: Sequence[int], survey: Survey) -> list[int | None]:

@@ -70,9 +70,9 @@ class WaveformMisfit(GuardedLoss):
         # The limit falls as the slowest velocity grows, which cannot be above the limit without any damping.
         fastest = largest_stable_velocity(survey, largest_stable_velocity(survey, 0))
         recorded = batch["gathers"][:, chosen].float()
-        simulated = simulate(
-            velocity[:, 0].clamp(SLOWEST, 0.999 * fastest), dataclasses.replace(survey, shot_columns=columns)
-        )
+        part = dataclasses.replace(survey, shot_columns=columns)
+        step = survey.thinning_of(recorded.shape[2])
+        simulated = simulate(velocity[:, 0].clamp(SLOWEST, 0.999 * fastest), part)[:, :, ::step]
         counts = _what_counts(recorded)
         recorded, simulated = recorded * counts, simulated * counts
         if self.normalise_traces:
