@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from fwi_lightning.commands.checks import check
 from fwi_lightning.commands.environment import environment
 from fwi_lightning.commands.folders import writable_folder
-from fwi_lightning.commands.recording import compare_with_survey
+from fwi_lightning.commands.recording import check_thinning, compare_with_survey
 from fwi_lightning.config import build, plain, with_defaults
 from fwi_lightning.data import GathersDataModule
 from fwi_lightning.errors import UserError
@@ -130,8 +130,9 @@ def start_model(run: Run, model: VelocityModel) -> None:
     """Give a new run's model its scale and, with `init=`, its weights; then write what the run is made with.
 
     Raises:
-        UserError: If the weights do not fit, or a training sample cannot be read.
+        UserError: If the weights or the records do not fit, or a training sample cannot be read.
     """
+    check_thinning(run.data.parts[0].shape[1], model.transform)
     if not run.resumed:
         if model.transform.fitted:
             model.transform.fit(torch.from_numpy(run.data.mean_squares(model.transform)))
@@ -310,11 +311,13 @@ def record(run: Run) -> None:
     # The folder may be moved before the run goes on.
     settings = settings.replace(HydraConfig.get().runtime.output_dir, "${hydra:runtime.output_dir}")
     (run.folder / SETTINGS).write_text(settings)
-    path = run.folder / ENVIRONMENT
+    path, command = run.folder / ENVIRONMENT, " ".join(sys.argv)
+    begun = {"begun by": command}
     if run.resumed and path.is_file():
-        # Whoever goes on does not say again where the weights were from.
-        run.facts = {name: fact for name, fact in json.loads(path.read_text()).items() if name == "init"} | run.facts
-    circumstances = run.facts | {"model": run.model_name, "seed": run.config.seed, "command": " ".join(sys.argv)}
+        # Whoever goes on does not say again where the weights were from, nor the settings.
+        before = json.loads(path.read_text())
+        begun = {name: before[name] for name in ("init", "begun by") if name in before}
+    circumstances = begun | run.facts | {"model": run.model_name, "seed": run.config.seed, "command": command}
     path.write_text(json.dumps(circumstances, indent=2) + "\n")
     run.data.write_split(run.folder / "split.csv")
 

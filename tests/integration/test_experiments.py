@@ -6,7 +6,11 @@ from fwi_lightning.commands import CONF
 from tests.integration.helpers import command
 
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
-SMALLER = {"caformer": ["model.decoder=[16,16,8]"], "convnext": ["model.backbone=convnext_atto"]}
+SMALLER = {
+    "caformer": ["model.decoder=[16,16,8]"],
+    "convnext": ["model.backbone=convnext_atto"],
+    "starter": ["folds=5"],
+}
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

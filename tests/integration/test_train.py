@@ -101,7 +101,8 @@ def test_the_same_command_gives_the_same_numbers(trained, tmp_path):
     assert read(trained.folder / "per_sample.csv") == read(tmp_path / "again" / "per_sample.csv")
 
 
-def test_ctrl_c_and_resume_equal_an_uninterrupted_run(survey, tmp_path):
+@pytest.mark.parametrize("name", ["SIGINT", pytest.param("SIGTERM", marks=pytest.mark.slow)])
+def test_a_stop_and_resume_equal_an_uninterrupted_run(name, survey, tmp_path):
     words = ["data=openfwi", f"data.root={survey}", *SMALL, "data.batch_size=2", "trainer.max_epochs=8"]
     run = [sys.executable, str(REPOSITORY / "train.py"), *words, f"hydra.run.dir={tmp_path / 'stopped'}"]
     process = subprocess.Popen(run, cwd=tmp_path, stdout=subprocess.PIPE, text=True, stderr=subprocess.STDOUT)
@@ -110,7 +111,7 @@ def test_ctrl_c_and_resume_equal_an_uninterrupted_run(survey, tmp_path):
         lines.append(line)
         if line.startswith("epoch 2/"):
             time.sleep(0.2)  # somewhere inside a later epoch
-            process.send_signal(signal.SIGINT)
+            process.send_signal(signal.Signals[name])
             lines += process.stdout.readlines()
             break
     assert process.wait(timeout=60) == 130, "".join(lines)
