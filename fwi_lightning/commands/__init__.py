@@ -34,6 +34,8 @@ COMMANDS = {
     "explore": ("fwi_lightning.commands.explore", "look at a data set: what is in it, and what is wrong with it"),
     "simulate": ("fwi_lightning.commands.simulate", "write a survey of drawn maps and their gathers"),
     "shard": ("fwi_lightning.commands.shard", "write data as WebDataset shards, for data=shards"),
+    "export": ("fwi_lightning.commands.export", "the model of a checkpoint alone, in half precision, with its card"),
+    "convert": ("fwi_lightning.commands.convert", "OpenFWI's own InversionNet as a checkpoint of ours"),
     "geology": ("fwi_lightning.commands.geology", "contact sheet and statistics of drawn or recorded maps"),
 }
 """Name of each command: the module whose `main(config)` does it, and what it does."""
