@@ -14,6 +14,7 @@ import torch
 from omegaconf import DictConfig
 
 from fwi_lightning.commands.answers import Answers
+from fwi_lightning.commands.demo import demonstrate, with_starter
 from fwi_lightning.commands.environment import environment
 from fwi_lightning.commands.examples import draw_examples
 from fwi_lightning.commands.folders import writable_folder
@@ -61,6 +62,10 @@ def main(config: DictConfig) -> None:
         UserError: If the checkpoint, the input, the truth or the output folder cannot be used, or a setting is wrong.
     """
     begun = time.monotonic()
+    config = with_starter(config)
+    if config.input is None and config.start is None:
+        demonstrate(config, main)
+        return
     settings = plain(config.inference)
     _check(config)
     steps = build_steps(settings, network=config.ckpt is not None)
@@ -176,8 +181,8 @@ def _check(config: DictConfig) -> None:
     """
     if config.batch_size < 1:
         raise UserError(f"batch_size must be at least 1, got {config.batch_size}.")
-    if config.ckpt is None and config.start is None:
-        raise UserError("ckpt is needed: add ckpt=... to the command.")
+    if config.input is None:
+        raise UserError("input is needed: add input=FILE_OR_DIR to the command.")
     if config.ckpt is not None and config.start is not None:
         raise UserError("ckpt= and start= are two beginnings: give a checkpoint, or a map to start from.")
     if config.start is not None and config.inference.refine is None:

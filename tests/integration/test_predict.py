@@ -14,6 +14,7 @@ from scipy.stats import spearmanr
 from fwi_lightning import load_model
 from fwi_lightning.geology import FAMILIES, draw
 from fwi_lightning.physics import simulate
+from fwi_lightning.starter import TEST_SEED
 from fwi_lightning.survey import Survey
 from tests.integration.helpers import SURVEY, command
 from tests.models.catalogue import make_module, write_checkpoint
@@ -244,8 +245,37 @@ def test_a_file_that_is_no_checkpoint(trained, seismic, tmp_path, capsys):
 
 
 def test_settings_that_are_missing_are_named(capsys):
-    assert command("predict", "input=x", "output=y") == 1
-    assert capsys.readouterr().err == "error: ckpt is needed: add ckpt=... to the command.\n"
+    assert command("export", "ckpt=x") == 1
+    assert capsys.readouterr().err == "error: output is needed: add output=... to the command.\n"
+
+
+def test_without_a_checkpoint_the_starter_model_answers(trained, seismic, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("fwi_lightning.starter.CHECKPOINT", trained.best)
+    assert command("predict", f"input={seismic}", f"output={tmp_path / 'out'}", "misfit=false", "pictures=0") == 0
+    written = next((tmp_path / "out/velocity").rglob("*.npy"))
+    np.testing.assert_allclose(np.load(written), load_model(trained.best).predict(np.load(seismic)), rtol=1e-4)
+    monkeypatch.setattr("fwi_lightning.starter.CHECKPOINT", tmp_path / "none.ckpt")
+    assert command("predict", f"input={seismic}", f"output={tmp_path / 'none'}") == 1
+    assert "this copy has no starter model" in capsys.readouterr().err
+
+
+def test_with_nothing_to_invert_it_shows_what_it_can(trained, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("fwi_lightning.commands.demo.FAMILIES", ("FlatVel_A", "CurveFault_B"))
+    monkeypatch.setattr("fwi_lightning.commands.demo.SECONDS", 1)
+    assert command("predict", f"ckpt={trained.best}", f"output={tmp_path}") == 0
+    said = capsys.readouterr().out
+    model = load_model(trained.best)
+    for family in ("FlatVel_A", "CurveFault_B"):
+        truth = draw(family, 1, TEST_SEED, start=50)
+        gathers = np.load(tmp_path / f"gathers/{family}.npy")
+        assert np.array_equal(np.load(tmp_path / f"truth/{family}.npy"), truth)
+        assert np.array_equal(gathers, simulate(torch.from_numpy(truth[:, 0]), model.survey).numpy())
+        np.testing.assert_allclose(np.load(tmp_path / f"maps/velocity/{family}.npy"), model.predict(gathers), rtol=1e-4)
+    assert (tmp_path / "maps/scores.csv").is_file()
+    assert float(read(tmp_path / "refined/quality.csv")[0]["misfit"]) > 0
+    for page in ("maps/report.html", "refined/report.html"):
+        assert str(tmp_path / page) in said
+        assert (tmp_path / page).is_file()
 
 
 def test_an_output_that_cannot_be_written(trained, seismic, capsys):
