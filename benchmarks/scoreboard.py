@@ -1,0 +1,325 @@
+"""Everything that makes maps, on the same 500 samples that nothing was trained on.
+
+    uv run python benchmarks/scoreboard.py                    # what is missing, from the checkpoints that there are
+    uv run python benchmarks/scoreboard.py rows=starter       # rows whose name begins so, again
+    uv run python benchmarks/scoreboard.py only=table         # docs/scoreboard.md alone, from the rows that there are
+
+The test set is drawn with the reserved seed `fwi_lightning.starter.TEST_SEED`, 50 maps of each family, and simulated
+into cache/scoreboard (0.7 GB) on first use. Each row that is done is kept in runs/scoreboard/. Rows whose checkpoints
+are missing are left out, by name; `benchmarks/accuracy.py` trains those of equal cost into runs/accuracy/.
+Writes docs/scoreboard.md, docs/scoreboard_ladder.png and benchmarks/scoreboard.json.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from fwi_lightning import load_model
+from fwi_lightning.data import find_parts, write_survey
+from fwi_lightning.geology import FAMILIES, draw
+from fwi_lightning.starter import CHECKPOINT, TEST_SEED
+from fwi_lightning.training.checkpoint import read_checkpoint
+from fwi_lightning.training.metrics import VelocityScores
+
+ROOT = Path(__file__).parents[1]
+TESTS = ROOT / "cache" / "scoreboard"
+ROWS = ROOT / "runs" / "scoreboard"
+ACCURACY = ROOT / "runs" / "accuracy"
+PAGE, LADDER = ROOT / "docs" / "scoreboard.md", ROOT / "docs" / "scoreboard_ladder.png"
+PER_FAMILY = 50
+BUDGET = 600.0
+"""Seconds of one core that benchmarks/accuracy.py trains each model for."""
+MEAN_MAP_DRAWS = 100
+"""Maps of each family, of another seed, whose mean is the answer without any gathers."""
+
+FIRST = "mae of the first of each family"
+SCORES = {
+    "mae": ("MAE (m/s)", ".0f"),
+    "rmse": ("RMSE (m/s)", ".0f"),
+    "ssim": ("SSIM", ".3f"),
+    "boundary_iou": ("boundary IoU", ".3f"),
+}
+TABLE = [
+    "| | MAE (m/s) | RMSE (m/s) | SSIM | boundary IoU | training (s of a core) | prediction (s of a core a sample) |",
+    "|---|---:|---:|---:|---:|---:|---:|",
+]
+
+Maps = NDArray[np.float32]
+"""Predictions by sample, (samples, 1, depth, width); rows of NaN where a sample is not part of the subset."""
+
+PUBLISHED = {
+    "InversionNet, one model a family (LANL)": [20, 53, 103, 225, 26, 158, 39, 247, 94, 103],
+    "CAFormer U-Net of a public notebook (own folds)": [1.3, 7.2, 9.2, 38.6, 2.6, 24.3, 4.0, 71.1, 34.3, 48.9],
+}
+"""MAE in m/s of each family on OpenFWI's own samples (Deng et al., 2022, arXiv:2111.02926; Kaggle, 2025)."""
+PUBLISHED_MEANS = {
+    "UNet, 33 M parameters (Global-scale FWI)": 68,
+    "10th place of Kaggle's competition": 12.6,
+    "1st place, full waveform inversion per sample": 6.9,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way of making maps.
+
+    Attributes:
+        name: What the table calls it.
+        inputs: Files that it needs.
+        predict: Gives the maps.
+        training: Seconds of one core that its training took; None where there was none or it is not known.
+        samples: Samples of each family that it answers.
+    """
+
+    name: str
+    inputs: list[Path]
+    predict: Callable[[Row], Maps]
+    training: float | None = None
+    samples: int = PER_FAMILY
+
+    @property
+    def file(self) -> Path:
+        """Where its result is kept."""
+        return ROWS / f"{self.name.replace(', ', '_').replace(' + ', '_').replace(' ', '_')}.json"
+
+
+def test_set() -> tuple[list[NDArray[np.float32]], Maps]:
+    """Gathers, memory-mapped a family at a time, and true maps of all, in the order of `FAMILIES`."""
+    write_survey(TESTS, samples_per_family=PER_FAMILY, samples_per_file=PER_FAMILY, seed=TEST_SEED)
+    parts = {part.family: part for part in find_parts(TESTS)}
+    ordered = [parts[family] for family in FAMILIES]
+    truth = np.concatenate([np.load(part.velocity) for part in ordered if part.velocity is not None])
+    return [np.load(part.gathers, mmap_mode="r") for part in ordered], truth
+
+
+def mean_map(row: Row) -> Maps:
+    """The same answer to everything: the mean of maps of other seeds."""
+    mean = np.mean([draw(family, MEAN_MAP_DRAWS, seed=0).mean(axis=0) for family in FAMILIES], axis=0)
+    return np.broadcast_to(mean.astype(np.float32), (len(FAMILIES) * PER_FAMILY, *mean.shape))
+
+
+def network(row: Row) -> Maps:
+    """The answers of a network alone."""
+    model = load_model(row.inputs[0])
+    gathers, _ = test_set()
+    return np.concatenate([model.predict(np.array(family), batch_size=10) for family in gathers])
+
+
+def ensemble(row: Row) -> Maps:
+    """The mean of the answers of several networks."""
+    gathers, _ = test_set()
+    total = np.zeros((len(FAMILIES) * PER_FAMILY, 1, 70, 70), np.float64)
+    for path in row.inputs:
+        model = load_model(path)
+        total += np.concatenate([model.predict(np.array(family), batch_size=10) for family in gathers])
+    return (total / len(row.inputs)).astype(np.float32)
+
+
+def command(*words: str) -> Callable[[Row], Maps]:
+    """The answers of predict.py with some words: what a user gets, and takes."""
+
+    def predict(row: Row) -> Maps:
+        maps = np.full((len(FAMILIES) * PER_FAMILY, 1, 70, 70), np.nan, np.float32)
+        gathers, _ = test_set()
+        folder = ROWS / f"{row.file.stem}"
+        for number, family in enumerate(FAMILIES):
+            source, output = folder / f"{family}.npy", folder / family
+            folder.mkdir(parents=True, exist_ok=True)
+            np.save(source, gathers[number][: row.samples])
+            line = [sys.executable, str(ROOT / "predict.py"), f"ckpt={row.inputs[0]}", f"input={source}"]
+            subprocess.run([*line, f"output={output}", "misfit=false", "pictures=0", *words], check=True, cwd=ROOT)
+            first = number * PER_FAMILY
+            maps[first : first + row.samples] = np.load(output / "velocity" / f"{family}.npy")
+            source.unlink()
+        return maps
+
+    return predict
+
+
+def rows() -> list[Row]:
+    """All rows of the table, whether their inputs are there or not."""
+    table = [Row("mean map", [], mean_map)]
+    runs = ["inversionnet", "shallow_unet_small", "shallow_unet", "shallow_unet_large", "specproj_unet", "unet"]
+    members = [ACCURACY / f"{name}_seed0/checkpoints/last.ckpt" for name in [*runs, "resunet5", "invertible_unet"]]
+    for path in members:
+        name = path.parents[1].name.removesuffix("_seed0")
+        table.append(Row(f"{name}, ten minutes of one core", [path], network, BUDGET))
+    table.append(Row("ensemble of these eight, mean", members, ensemble, len(members) * BUDGET))
+    spent = _starter_seconds()
+    chained = {
+        "starter + fixed point": (["inference=fixed_point"], PER_FAMILY),
+        "starter + refinement, 60 s a sample": (["inference=refine", "inference.refine.seconds=60"], 1),
+    }
+    table.append(Row("starter", [CHECKPOINT], network, spent))
+    table += [Row(name, [CHECKPOINT], command(*words), spent, count) for name, (words, count) in chained.items()]
+    return table
+
+
+def _starter_seconds() -> float | None:
+    """Seconds of one core of the starter's training: its steps times what a step takes."""
+    if not CHECKPOINT.is_file():
+        return None
+    steps = int(read_checkpoint(CHECKPOINT).get("global_step", 0))
+    return steps * STARTER_STEP
+
+
+STARTER_STEP = 0.28
+"""Seconds of one core that a step of the starter takes: 16 samples in bfloat16, forward, backward and AdamW."""
+
+
+def run(row: Row) -> dict[str, Any]:
+    """Make the maps of a row, score them, keep the result."""
+    _, truth = test_set()
+    begun, started = _processor(), time.monotonic()
+    maps = row.predict(row)
+    seconds, wall = _processor() - begun, time.monotonic() - started
+    there = np.flatnonzero(np.isfinite(maps).all(axis=(1, 2, 3)))
+    scores = VelocityScores(FAMILIES)
+    for chosen in np.array_split(there, max(1, len(there) // 50)):
+        family = torch.from_numpy(chosen // PER_FAMILY)
+        scores.update(torch.from_numpy(maps[chosen].copy()), torch.from_numpy(truth[chosen]), family)
+    result = {
+        "name": row.name,
+        "samples": len(there),
+        "all": {name: round(value.item(), 4) for name, value in scores.compute().items()},
+        "families": {
+            name: {key: round(value, 4) for key, value in each.items()} for name, each in scores.per_family().items()
+        },
+        "processor seconds a sample": round(seconds / len(there), 4),
+        "seconds a sample": round(wall / len(there), 4),
+        "training": row.training,
+        FIRST: [
+            round(float(np.abs(maps[number] - truth[number]).mean()), 2) for number in range(0, len(truth), PER_FAMILY)
+        ],
+    }
+    ROWS.mkdir(parents=True, exist_ok=True)
+    row.file.write_text(json.dumps(result, indent=1) + "\n")
+    print(
+        f"{row.name}: MAE {result['all']['mae']:.1f} m/s, {result['processor seconds a sample']:.3f} s a sample",
+        flush=True,
+    )
+    return result
+
+
+def _processor() -> float:
+    """Processor time of this process and of those that it waited for, in seconds."""
+    uses = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(use.ru_utime + use.ru_stime for use in uses)
+
+
+def page(results: list[dict[str, Any]], missing: list[str]) -> str:
+    """docs/scoreboard.md."""
+    whole = [result for result in results if result["samples"] == len(FAMILIES) * PER_FAMILY]
+    part = [result for result in results if result not in whole]
+    lines = [
+        "# Scoreboard",
+        "",
+        f"{len(FAMILIES) * PER_FAMILY} simulated samples, {PER_FAMILY} of each family, drawn with the reserved seed "
+        f"{TEST_SEED}: no row has seen one of them. Made by `uv run python benchmarks/scoreboard.py`.",
+        "",
+        *TABLE,
+        *map(_line, whole),
+        "",
+    ]
+    if part:
+        start = next((result for result in whole if result["name"] == "starter"), None)
+        alone = f" The starter alone has {np.mean(start[FIRST]):.1f} m/s on these." if start else ""
+        lines += [f"On the first sample of each family only, for its cost.{alone}", "", *TABLE, *map(_line, part), ""]
+    if missing:
+        lines += [f"Not measured yet, for lack of a checkpoint or of time: {', '.join(missing)}.", ""]
+    lines += [
+        "Seconds are processor time, measured while other work ran; of what predict.py does, with its start-up.",
+        "",
+        "![MAE against the cost of training and of prediction](scoreboard_ladder.png)",
+        "",
+        "## By family",
+    ]
+    for score, (heading, form) in SCORES.items():
+        lines += ["", f"| {heading} | " + " | ".join(FAMILIES) + " |", "|---|" + "---:|" * len(FAMILIES)]
+        for result in results:
+            numbers = " | ".join(format(result["families"][family][score], form) for family in FAMILIES)
+            lines.append(f"| {result['name']} | {numbers} |")
+    lines += [
+        "",
+        "## Published, on another data set",
+        "",
+        "OpenFWI's own samples, which are drawn otherwise and are many more: what the field has reached, not rows of "
+        "the table above. MAE in m/s.",
+        "",
+        "| | all | " + " | ".join(FAMILIES) + " |",
+        "|---|---:|" + "---:|" * len(FAMILIES),
+    ]
+    for name, values in PUBLISHED.items():
+        lines.append(f"| {name} | {np.mean(values):.1f} | " + " | ".join(f"{value:g}" for value in values) + " |")
+    lines += [f"| {name} | {value:g} |" + " |" * len(FAMILIES) for name, value in PUBLISHED_MEANS.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _line(result: dict[str, Any]) -> str:
+    scores, training = result["all"], result["training"]
+    cost = "" if training is None else f"{training:,.0f}"
+    return (
+        f"| {result['name']} | {scores['mae']:.1f} | {scores['rmse']:.1f} | {scores['ssim']:.3f} | "
+        f"{scores['boundary_iou']:.3f} | {cost} | {result['processor seconds a sample']:.3g} |"
+    )
+
+
+def ladder(results: list[dict[str, Any]]) -> Figure:
+    """MAE against what training costs, and against what prediction costs: where is the next m/s cheapest?"""
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, key, label in (
+        (axes[0], "training", "training (s of one core)"),
+        (axes[1], "processor seconds a sample", "prediction (s of one core a sample)"),
+    ):
+        points = [result for result in results if result[key]]
+        for result in points:
+            axis.plot(
+                result[key], result["all"]["mae"], "o", color="#1f6fb4" if "starter" in result["name"] else "#8a8a8a"
+            )
+            axis.annotate(
+                result["name"].split(",")[0],
+                (result[key], result["all"]["mae"]),
+                fontsize=7,
+                xytext=(4, 3),
+                textcoords="offset points",
+            )
+        axis.set(xscale="log", xlabel=label)
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("MAE on the test set (m/s)")
+    return figure
+
+
+def main() -> None:
+    """Make the rows that are missing, then the page."""
+    words = dict(word.split("=", 1) for word in sys.argv[1:])
+    table, results, missing = rows(), [], []
+    for row in table:
+        again = "rows" in words and row.name.startswith(words["rows"])
+        if row.file.is_file() and not again:
+            results.append(json.loads(row.file.read_text()))
+        elif words.get("only") == "table" or not all(path.is_file() for path in row.inputs):
+            missing.append(row.name)
+        else:
+            results.append(run(row))
+    PAGE.write_text(page(results, missing))
+    ladder(results).savefig(LADDER, dpi=120)
+    Path(__file__).with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
+    print(f"{PAGE}; left out for lack of a checkpoint: {', '.join(missing) or 'nothing'}")
+
+
+if __name__ == "__main__":
+    main()
