@@ -158,13 +158,18 @@ def rows() -> list[Row]:
         name = path.parents[1].name.removesuffix("_seed0")
         table.append(Row(f"{name}, ten minutes of one core", [path], network, BUDGET))
     table.append(Row("ensemble of these eight, mean", members, ensemble, len(members) * BUDGET))
+    table.append(
+        Row("ensemble of these, weighed", [ROOT / "runs/ensemble/ensemble.ckpt"], network, len(members) * BUDGET)
+    )
     spent = _starter_seconds()
-    chained = {
-        "starter + fixed point": (["inference=fixed_point"], PER_FAMILY),
-        "starter + refinement, 60 s a sample": (["inference=refine", "inference.refine.seconds=60"], 1),
-    }
     table.append(Row("starter", [CHECKPOINT], network, spent))
-    table += [Row(name, [CHECKPOINT], command(*words), spent, count) for name, (words, count) in chained.items()]
+    for name, inference, samples in (
+        ("starter + fixed point", "fixed_point", PER_FAMILY),
+        ("starter + mirrored record + fixed point", "fast", PER_FAMILY),
+        ("starter + refinement, 60 s a sample", "refine", 1),
+    ):
+        inputs = [CHECKPOINT, ROOT / "conf" / "inference" / f"{inference}.yaml"]
+        table.append(Row(name, inputs, command(f"inference={inference}"), spent, samples))
     return table
 
 

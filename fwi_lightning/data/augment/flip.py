@@ -70,8 +70,8 @@ class Flip(Augmentation):
                 missing[shot] = self.simulated or bool(sample.missing.all())
         illumination = None if sample.illumination is None else sample.illumination.flip(-1)
         velocity = sample.velocity.flip(-1)
-        changed = {"gathers": gathers, "missing": missing, "velocity": velocity, "illumination": illumination}
-        return replace(sample, spare=None, **changed)
+        flipped = replace(sample, gathers=gathers, missing=missing, velocity=velocity, illumination=illumination)
+        return replace(flipped, spare=None)
 
 
 def mirrored(columns: Sequence[int], survey: Survey) -> list[int | None]:
