@@ -31,6 +31,10 @@ COMMANDS = {
     ),
     "adapt": ("fwi_lightning.commands.adapt", "fine-tune a model to gathers without maps"),
     "crossval": ("fwi_lightning.commands.crossval", "predict every fold by the run that held it out, and score them"),
+    "ensemble": (
+        "fwi_lightning.commands.ensemble",
+        "one model of several, weighed on what they did not see",
+    ),
     "explore": ("fwi_lightning.commands.explore", "look at a data set: what is in it, and what is wrong with it"),
     "simulate": ("fwi_lightning.commands.simulate", "write a survey of drawn maps and their gathers"),
     "shard": ("fwi_lightning.commands.shard", "write data as WebDataset shards, for data=shards"),

@@ -35,13 +35,13 @@ from fwi_lightning.data.truth import with_truth
 from fwi_lightning.errors import UserError
 from fwi_lightning.inversion import Chain, build_steps
 from fwi_lightning.inversion.calibration import read_calibration
+from fwi_lightning.inversion.ensemble import load_model
 from fwi_lightning.inversion.quality import rank_correlation
 from fwi_lightning.inversion.store import Store
 from fwi_lightning.models import VelocityModel
 from fwi_lightning.report.prediction import PredictionReport, write_prediction_report
 from fwi_lightning.report.tables import write_csv
 from fwi_lightning.survey import Survey
-from fwi_lightning.training.checkpoint import load_model
 
 SIMULATED = 1000
 """Samples up to which `misfit: null` simulates every prediction."""

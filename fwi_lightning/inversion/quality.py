@@ -102,12 +102,14 @@ def judge_oneself(answer: Answer, families: Sequence[str]) -> list[dict[str, Any
 
     Returns:
         A dict for each sample: expected_mae in m/s, the mean of `Answer.scale` over the cells, with an uncertainty
-        head; family, the most probable one, and family_probability, with a family head; inconsistency, of an
-        invertible model. {} without any of these.
+        head; expected_ssim, of an ensemble; family, the most probable one, and family_probability, with a family head;
+        inconsistency, of an invertible model. {} without any of these.
     """
     columns: dict[str, list[Any]] = {}
     if answer.scale is not None:
         columns["expected_mae"] = answer.scale.mean(dim=(1, 2, 3)).tolist()
+    if answer.ssim is not None:
+        columns["expected_ssim"] = answer.ssim.tolist()
     if answer.family is not None:
         probability, number = answer.family.softmax(dim=1).max(dim=1)
         columns["family"] = [families[index] for index in number.tolist()]

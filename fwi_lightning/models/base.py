@@ -32,12 +32,14 @@ class Answer(NamedTuple):
         family: Logits (batch, families). None without a family head.
         inconsistency: Share of the network's features that the map does not lead back to, (batch,), see
             `Network.inconsistency`. None from a network that cannot be run backwards.
+        ssim: Expected SSIM of the map, (batch,). None from all but ensembles.
     """
 
     velocity: Tensor
     scale: Tensor | None = None
     family: Tensor | None = None
     inconsistency: Tensor | None = None
+    ssim: Tensor | None = None
 
 
 class VelocityModel(nn.Module):

@@ -37,6 +37,7 @@ FAMILY_HEADINGS = {
 
 HEADINGS = FAMILY_HEADINGS | {
     "expected_mae": "expected MAE (m/s)",
+    "expected_ssim": "expected SSIM",
     "mean_change": "mean change of misfit",
     "improved": "samples with less misfit",
     "seconds_a_sample": "s a sample",
@@ -61,6 +62,7 @@ _FORMATS = {
     "improved": "{:.0f} %",
     "seconds_a_sample": "{:.2g}",
     "expected_mae": "{:.1f}",
+    "expected_ssim": "{:.3f}",
     "family_probability": "{:.2f}",
     "inconsistency": "{:.2f}",
 }
