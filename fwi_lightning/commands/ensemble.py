@@ -46,7 +46,7 @@ RULES: dict[str, Rule] = {
     "trials": whole(1),
     "family_trials": whole(1),
     "steps": whole(1),
-    "physics": one_of(*PHYSICS),
+    "simulated": one_of(*PHYSICS),
     "ablation": one_of(True, False),
     "memory_mb": number(1),
 }
@@ -86,7 +86,7 @@ def main(config: DictConfig) -> None:
         Members(files, data.survey, float(config.memory_mb)),
         blender,
         data.families,
-        config.physics,
+        config.simulated,
         source_velocity=_source_velocity(members),
     )
     path = output / "ensemble.ckpt"
@@ -200,20 +200,20 @@ def gather(
         scale = torch.from_numpy(np.stack(means))
     columns = read_record(torch.zeros(1, *survey.gathers_shape), survey).shape[1]
     shapes: dict[str, tuple[int, ...]] = {"record": (count, columns)}
-    if config.physics != "none":
-        shapes["misfit"] = (count, 1 + len(groups) * (config.physics == "members"))
+    if config.simulated != "none":
+        shapes["misfit"] = (count, 1 + len(groups) * (config.simulated == "members"))
         shapes["illumination"] = (count, *survey.grid)
 
     def look(places: range) -> dict[str, NDArray[np.float32]]:
         gathers = torch.stack([dataset[place]["gathers"] for place in places])
         rows = {"record": read_record(gathers, survey).numpy()}
-        if config.physics != "none":
-            misfit, light = simulate_maps(velocity[:, list(places)], gathers, survey, config.physics)
+        if config.simulated != "none":
+            misfit, light = simulate_maps(velocity[:, list(places)], gathers, survey, config.simulated)
             rows |= {"misfit": misfit.numpy(), "illumination": light.numpy()}
         return rows
 
     facts = hashlib.sha256(numbers.tobytes() + velocity[:, :, ::9, ::9].contiguous().numpy().tobytes()).hexdigest()[:12]
-    stem = output / "out_of_fold" / f"samples-{config.physics}-{facts}"
+    stem = output / "out_of_fold" / f"samples-{config.simulated}-{facts}"
     arrays = {
         name: torch.from_numpy(np.array(values))
         for name, values in fill_rows(stem, shapes, look, "looking at the records", config.batch_size).items()

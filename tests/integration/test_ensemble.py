@@ -140,7 +140,7 @@ def test_members_that_do_not_belong_together(runs, tmp_path, capsys):
         ),
         ([f"members=[{first}]", "folds=2"], "folds must be a whole number of at least 3, got 2"),
         ([f"members=[{first}]", "samplers=[grid]"], "samplers must be a list of tpe and cmaes"),
-        ([f"members=[{first}]", "physics=all"], "physics must be none or mean or members"),
+        ([f"members=[{first}]", "simulated=all"], "simulated must be none or mean or members"),
     ):
         assert command("ensemble", *words, f"output={tmp_path / 'out'}", *[w for w in QUICK if "folds" not in w]) == 1
         assert message in capsys.readouterr().err

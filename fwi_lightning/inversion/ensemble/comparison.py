@@ -91,7 +91,9 @@ def compare(
             found.weights[number] = blender.weights.numpy()
             for rows in parts_of(inside.tolist(), BATCH):
                 _score(found, blender, samples, rows, methods)
-            for block in ablation if meta else ():
+            for block in ablation:
+                if meta is None:
+                    break
                 meta.fit_gate((block,))
                 for rows in parts_of(inside.tolist(), BATCH):
                     found.ablation[block][rows.numpy()] = _errors(blender, samples.rows(rows))

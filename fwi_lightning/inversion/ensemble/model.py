@@ -178,7 +178,8 @@ class Ensemble(VelocityModel):
         scale = None
         if all(scales):
             scale = torch.stack([torch.stack(one).mean(dim=(0, 2, 3, 4)) for one in scales])
-        misfit, illumination = (None, None)
+        misfit: Tensor | None = None
+        illumination: Tensor | None = None
         if self.physics != "none":
             misfit, illumination = simulate_maps(velocity, gathers, self.survey, self.physics)
         blend = self.blender(Inputs(velocity, read_record(gathers, self.survey), misfit, illumination, scale))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -52,12 +53,10 @@ def fill_rows(
 def _open(path: Path, shape: tuple[int, ...]) -> np.memmap:
     """A file that an earlier start left, or a new one of NaN."""
     if path.is_file():
-        try:
+        with contextlib.suppress(ValueError, OSError):  # killed while it was made
             found = np.lib.format.open_memmap(path, "r+")
-        except (ValueError, OSError):  # killed while it was made
-            found = None
-        if found is not None and found.shape == shape:
-            return found
+            if found.shape == shape:
+                return found
     array = np.lib.format.open_memmap(path, "w+", np.float32, shape)
     array[:] = np.nan
     array.flush()
