@@ -106,8 +106,8 @@ class PixelGate(nn.Module):
         self.second = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=2, dilation=2, padding_mode="replicate")
         self.third = nn.Conv2d(CHANNELS, CHANNELS, 3, padding=4, dilation=4, padding_mode="replicate")
         self.last = nn.Conv2d(CHANNELS, members, 1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        for parameter in self.last.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, velocity: Tensor, context: Tensor, place: Tensor) -> Tensor:
         """Scores of each member in each cell.
