@@ -259,11 +259,11 @@ def _meta(report: EnsembleReport, figures: Path) -> list[Block]:
     gain = found.scores[STATIC]["mae"] - found.scores[meta]["mae"]
     by_family = {report.families[n]: float(gain[report.rows_of(n)].mean()) for n in report.present}
     error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else float("nan")
-    verdict = "It is kept." if meta == report.kept else f"{report.kept.capitalize()} are kept."
+    verdict = "They are kept." if meta == report.kept else f"{report.kept.capitalize()} are kept."
     share = 100 * gain.mean() / found.mae(STATIC)
     sentence = (
-        f"{meta.capitalize()} lowers the MAE of static weights by {gain.mean():.1f} m/s ({share:.1f} %), "
-        f"standard error {error:.1f}; it helps {100 * (gain > 0).mean():.0f} % of the samples. {verdict}"
+        f"Weights by {meta} change the MAE of static weights by {-gain.mean():+.1f} m/s ({-share:+.1f} %), "
+        f"standard error {error:.1f}; they help {100 * (gain > 0).mean():.0f} % of the samples. {verdict}"
     )
     blocks: list[Block] = [
         sentence,

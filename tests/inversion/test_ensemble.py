@@ -203,6 +203,15 @@ def test_a_more_complicated_method_is_kept_only_if_it_scores_better(mae, kept):
     assert choose(Comparison(scores, {}, none, none, none, none, none)) == kept
 
 
+def test_a_gain_within_chance_keeps_the_simpler_method():
+    draw, none = np.random.default_rng(0), np.zeros((1, 1))
+    noisy = draw.normal(0, 5, 100)
+    scores = {STATIC: {"mae": np.full(100, 50.0)}, SAMPLE: {"mae": 50 + noisy - noisy.mean() - 0.3}}
+    assert choose(Comparison(scores, {}, none, none, none, none, none)) == STATIC
+    scores[SAMPLE]["mae"] = 50 + noisy - noisy.mean() - 1.0
+    assert choose(Comparison(scores, {}, none, none, none, none, none)) == SAMPLE
+
+
 def test_expected_errors_are_calibrated():
     samples = telling(60, told=False)
     blender = fit(samples, SURVEY, 1, Settings(trials=3, family_trials=2, steps=10, methods=())).blender

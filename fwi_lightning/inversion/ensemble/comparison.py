@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fwi_lightning.data.progress import Progress
-from fwi_lightning.inversion.ensemble.blender import BASELINES, FAMILY, METHODS, PIXEL, SAMPLE, STATIC, Blender
+from fwi_lightning.inversion.ensemble.blender import FAMILY, METHODS, PIXEL, SAMPLE, STATIC, Blender
 from fwi_lightning.inversion.ensemble.fitting import Samples, Settings, fit, fold_rows, parts_of
 from fwi_lightning.survey import Survey
 from fwi_lightning.training.metrics import SCORES, score_samples
@@ -131,23 +131,19 @@ def _note(into: Mapping[str, NDArray[np.float64]], velocity: Tensor, truth: Tens
 
 
 def choose(found: Comparison) -> str:
-    """The method to keep: a more complicated one only if it scored lower in the nested folds.
+    """The method to keep: a more complicated one only if it scored lower in the nested folds by more than chance.
 
     Args:
         found: The comparison.
 
     Returns:
-        Static weights, or weights per family, per sample or per cell where their MAE is lower than that of all simpler
-        ones.
+        Static weights, or weights per family, per sample or per cell where their MAE is lower than that of what would
+        be kept of the simpler ones, by more than a standard error of the mean difference.
     """
     kept = STATIC
     for method in (FAMILY, SAMPLE, PIXEL):
-        if method in found.scores and found.mae(method) < found.mae(kept):
-            kept = method
+        if method in found.scores:
+            gain = found.scores[kept]["mae"] - found.scores[method]["mae"]
+            if gain.mean() > gain.std() / np.sqrt(len(gain)):
+                kept = method
     return kept
-
-
-def best_baseline(found: Comparison) -> tuple[str, float] | None:
-    """The baseline of least MAE, and that; None of a single member."""
-    there = [(found.mae(name), name) for name in BASELINES if name in found.scores]
-    return (min(there)[1], min(there)[0]) if there else None
