@@ -35,7 +35,7 @@ from fwi_lightning.data.truth import with_truth
 from fwi_lightning.errors import UserError
 from fwi_lightning.inversion import Chain, build_steps
 from fwi_lightning.inversion.calibration import read_calibration
-from fwi_lightning.inversion.ensemble import load_model
+from fwi_lightning.inversion.ensemble import Ensemble, load_model
 from fwi_lightning.inversion.quality import rank_correlation
 from fwi_lightning.inversion.store import Store
 from fwi_lightning.models import VelocityModel
@@ -71,11 +71,10 @@ def main(config: DictConfig) -> None:
     steps = build_steps(settings, network=config.ckpt is not None)
     seconds = seconds_of(settings["time_budget"])
     check_windows(settings["windows"])
-    model = None
-    calibration = None
+    model, calibration = None, None
     if config.ckpt is not None:
-        calibration = read_calibration(Path(config.ckpt))
         model = _at_precision(load_model(Path(config.ckpt), choose_device(config.device)), config.precision)
+        calibration = None if isinstance(model, Ensemble) else read_calibration(Path(config.ckpt))
     survey = model.survey if model else Survey(**plain(config.physics))
     parts = find_parts(config.input, survey=survey, labels=False, any_width=True, any_shots=True)
     start = config.start if config.start in (None, GRADIENT) else with_truth(parts, config.start, survey, "start")

@@ -110,8 +110,8 @@ def _draw_maps(
         top = error_limit(shown["uncertainty"])
         image = draw_cells(axes["uncertainty"], shown["uncertainty"], survey, UNCERTAINTY_CMAP, (0, top))
         bar_below(figure, [axes["uncertainty"]], image, "68 % of errors within (m/s)")
-    for name, axis in axes.items():
-        axis.set_title(titles[name])
+    for shown_name, axis in axes.items():
+        axis.set_title(titles[shown_name])
         mark_columns(axis, columns, survey)
         tidy(axis)
     without_ylabels(list(axes.values())[1:])

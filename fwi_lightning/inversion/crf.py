@@ -70,7 +70,7 @@ def fit_crf(
         rows = torch.from_numpy(rng.choice(fitted, min(BATCH, len(fitted)), replace=False))
         loss = (crf(prediction[rows], _rows(scale, rows)) - truth[rows]).abs().mean()
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
     deciding = torch.arange(1, len(prediction), 2)
     changes = []

@@ -20,7 +20,8 @@ from fwi_lightning.inversion.objective import Enough, Objective, Refined
 from fwi_lightning.inversion.priors import TEXTURES, GaussianProcess, Prior, TotalVariation
 from fwi_lightning.survey import OPENFWI, Survey
 
-PRIORS = ("auto", "layers", "flat", *TEXTURES)
+AUTO = "auto"
+PRIORS = (AUTO, "layers", "flat", *TEXTURES)
 
 SCALE = 1000.0
 """m/s to a unit of the optimiser."""
@@ -57,7 +58,7 @@ def refine(
     seconds: float = 60.0,
     misfit: float = 1e-5,
     bounds: tuple[float, float] = (1500.0, 4500.0),
-    prior: str = "auto",
+    prior: str = AUTO,
     on_step: Callable[[float, float], None] | None = None,
 ) -> Refined:
     """Minimise the difference of the records plus a prior whose weight falls with it.
@@ -83,10 +84,9 @@ def refine(
     Raises:
         UserError: If the shapes do not fit the survey, a value is not finite, or the prior is unknown.
     """
-    if prior not in PRIORS:
-        raise UserError(f"prior must be {', '.join(PRIORS[:-1])} or {PRIORS[-1]}, got {prior!r}.")
+    check_prior(prior)
     objective = Objective(gathers, start, survey, bounds, seconds, misfit, on_step)
-    if prior == "auto":
+    if prior == AUTO:
         prior = "flat" if looks_flat(objective.gathers, survey) else "layers"
     whole = objective
     if prior == "flat":
@@ -103,6 +103,17 @@ def refine(
         whole.adopt(whole.found.velocity.round())
     whole.found.seconds = seconds - whole.left()
     return whole.found
+
+
+def check_prior(prior: str) -> str:
+    """The prior, if there is one of that name.
+
+    Raises:
+        UserError: If there is none.
+    """
+    if prior not in PRIORS:
+        raise UserError(f"prior must be {', '.join(PRIORS[:-1])} or {PRIORS[-1]}, got {prior!r}.")
+    return prior
 
 
 def _refine(objective: Objective, prior: str) -> None:

@@ -55,7 +55,10 @@ class LogLinear:
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> LogLinear:
         """The inverse of `to_dict`."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()})
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
+        }
+        return cls(**values)
 
 
 def fit_log_linear(features: Features, errors: NDArray[np.floating], names: Sequence[str]) -> LogLinear:

@@ -11,7 +11,8 @@ from torch import Tensor
 from fwi_lightning.errors import UserError
 from fwi_lightning.inversion.fixed_point import correct
 from fwi_lightning.inversion.judging import look
-from fwi_lightning.inversion.refinement import refine
+from fwi_lightning.inversion.priors import TEXTURES
+from fwi_lightning.inversion.refinement import AUTO, check_prior, refine
 from fwi_lightning.inversion.state import State
 from fwi_lightning.physics import simulate
 
@@ -96,8 +97,10 @@ class Refine(Step):
 
     Args:
         seconds: For each sample, at most. Default 60.
-        misfit: Relative rms at which a map is good enough. Default 0.001.
+        misfit: Relative rms at which a map is good enough. Default 0.00001.
         bounds: Lowest and highest velocity, m/s. Default (1500, 4500).
+        prior: As `refine`; "auto" takes a Style family's own where the model has a family head that names one. Default
+            "auto".
 
     Raises:
         UserError: If a setting is out of range.
@@ -106,8 +109,13 @@ class Refine(Step):
     timed = True
 
     def __init__(
-        self, seconds: float = 60.0, misfit: float = 1e-3, bounds: tuple[float, float] = (1500.0, 4500.0)
+        self,
+        seconds: float = 60.0,
+        misfit: float = 1e-5,
+        bounds: tuple[float, float] = (1500.0, 4500.0),
+        prior: str = AUTO,
     ) -> None:
+        self.prior = check_prior(prior)
         if seconds <= 0:
             raise UserError(f"inference.refine.seconds must be above 0, got {seconds}.")
         if misfit < 0:
@@ -123,8 +131,17 @@ class Refine(Step):
         misfits = state.extras["refined"]
         seconds = self.seconds if state.seconds is None else min(self.seconds, state.seconds)
 
+        priors = self._priors(state)
+
         def work(row: int) -> None:
-            found = refine(state.gathers[row], state.velocity[row], state.survey, seconds=seconds, **self.settings)
+            found = refine(
+                state.gathers[row],
+                state.velocity[row],
+                state.survey,
+                seconds=seconds,
+                prior=priors[row],
+                **self.settings,
+            )
             # It begins by writing in the velocity at the shots, after which a short budget may leave it worse off.
             if found.misfit < misfits[row]:
                 velocity = state.velocity.clone()
@@ -135,6 +152,13 @@ class Refine(Step):
 
         state.by_sample(work)
         del state.extras["refined"]
+
+    def _priors(self, state: State) -> list[str]:
+        """The prior of each sample: the one that was set, or that of the family which the model names."""
+        if self.prior != AUTO or state.answer is None or state.answer.family is None or not state.families:
+            return [self.prior] * len(state)
+        names = [state.families[number] for number in state.answer.family.argmax(dim=1).tolist()]
+        return [name if name in TEXTURES else AUTO for name in names]
 
 
 def _resampled(history: Sequence[tuple[float, float]]) -> Tensor:
