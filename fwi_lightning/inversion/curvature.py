@@ -148,6 +148,24 @@ def gauss_newton_matrix(velocity: Tensor, survey: Survey, weight: Tensor, areas:
     return matrix.div_(survey.shots * survey.samples * used)
 
 
+def sensitivity(velocity: Tensor, survey: Survey, weight: Tensor) -> Tensor:
+    """The diagonal of `gauss_newton_matrix` over single cells: how much the record feels each of them.
+
+    Args:
+        velocity: As `gauss_newton_matrix`.
+        survey: As `gauss_newton_matrix`.
+        weight: As `gauss_newton_matrix`.
+
+    Returns:
+        (depth, width) float32, per (m/s)^2.
+    """
+    derivative = Derivative(velocity.detach().float(), survey)
+    rows = (derivative.of_shot(shot, weight[:: derivative.every]) for shot in range(survey.shots))
+    felt = torch.stack([shot.square_().sum(dim=1) for shot in rows]).sum(dim=0)
+    used = len(derivative.receivers) / derivative.every
+    return felt.div_(survey.shots * survey.samples * used).reshape(survey.grid)
+
+
 def _differences(velocity: Tensor, survey: Survey, areas: Tensor) -> Tensor:
     """The derivative with respect to areas, (areas, shots, time, receivers) float64 per m/s, by differences."""
     count = int(areas.max()) + 1

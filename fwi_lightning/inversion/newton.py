@@ -66,6 +66,7 @@ class GaussNewton:
         prior: Makes the prior of a map, (depth, width) float64, and the relative rms residual there.
         balance: The prior's share of the objective, in units of the data's. Default 5.
         fall: Factor of the prior's weight after a step that did not have to be shortened. Default 1.
+        cost: Seconds that the first step may take; those after it take what the last ones took. Default 0.
     """
 
     def __init__(
@@ -75,13 +76,14 @@ class GaussNewton:
         prior: Callable[[Tensor, float], Prior],
         balance: float = 5.0,
         fall: float = 1.0,
+        cost: float = 0.0,
     ) -> None:
         self.objective, self.areas, self._prior = objective, areas, prior
         self._matrix: Tensor | None = None
         self._balance, self._fall = balance, fall
         self._damping = DAMPING[1]
         self._weight = float("inf")
-        self._cost = 0.0
+        self._cost = cost
 
     def run(self, values: Tensor) -> Tensor:
         """Go on until nothing moves any more.
@@ -95,6 +97,7 @@ class GaussNewton:
         Raises:
             Enough: If the map is good enough or the budget is spent.
         """
+        self.objective.check(self._cost)
         data, gradient = self._gradient(values)
         while True:
             begun = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -14,7 +15,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from fwi_lightning.errors import UserError
-from fwi_lightning.inversion.curvature import gauss_newton_matrix
+from fwi_lightning.inversion.curvature import sensitivity
 from fwi_lightning.inversion.newton import Areas, GaussNewton
 from fwi_lightning.inversion.objective import Enough, Objective, Refined
 from fwi_lightning.inversion.priors import TEXTURES, GaussianProcess, Prior, TotalVariation
@@ -43,6 +44,9 @@ SMOOTHING = 10.0
 
 SHARPEST = 0.3
 """m/s, the least smoothing."""
+
+STEP_COST = 3.0
+"""Duration of a Gauss-Newton step as far as the sensitivities foretell it, in units of theirs."""
 
 LARGEST = 20_000
 """Cells up to which the curvature is written out; it takes 4 bytes for each pair of them."""
@@ -129,9 +133,11 @@ def _refine(objective: Objective, prior: str) -> None:
     values = areas.mean(objective.start)
     values[areas.of_cell[objective.held]] = objective.start[objective.held]
     small = cells.numel() <= LARGEST
+    begun = time.monotonic()
     importance = torch.ones(depth, width, dtype=torch.float64)
     if small:
-        importance = sensitivity(objective, areas.spread(values))
+        importance = _importance(objective, areas.spread(values))
+    cost = STEP_COST * (time.monotonic() - begun)
     texture = GaussianProcess(objective.start, TEXTURES[prior]) if prior in TEXTURES else None
 
     def make(velocity: Tensor, misfit: float) -> Prior:
@@ -142,12 +148,12 @@ def _refine(objective: Objective, prior: str) -> None:
     while True:
         values = _descend(objective, areas, values, importance, windows)
         if small:
-            values = GaussNewton(objective, areas, make, *WEIGHTS[prior]).run(values)
+            values = GaussNewton(objective, areas, make, *WEIGHTS[prior], cost=cost).run(values)
         windows = WINDOWS[-1:]
 
 
-def sensitivity(objective: Objective, velocity: Tensor) -> Tensor:
-    """How much the record feels each cell: the root of the curvature's diagonal, at most 1, that of the tenth row.
+def _importance(objective: Objective, velocity: Tensor) -> Tensor:
+    """Of each cell for the prior: the root of its sensitivity, 1 where the upper rows have their median, at most 1.
 
     Args:
         objective: The misfit.
@@ -156,8 +162,7 @@ def sensitivity(objective: Objective, velocity: Tensor) -> Tensor:
     Returns:
         (depth, width) float64.
     """
-    matrix = gauss_newton_matrix(velocity.float(), objective.survey, objective.weight)
-    felt = gaussian_filter(matrix.diagonal().reshape(objective.survey.grid).double().numpy(), 2)
+    felt = gaussian_filter(sensitivity(velocity, objective.survey, objective.weight).double().numpy(), 2)
     return torch.from_numpy(np.sqrt(felt / np.median(felt[:10]))).clamp(1e-3, 1)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fwi_lightning.inversion.curvature import Derivative, gauss_newton_matrix
+from fwi_lightning.inversion.curvature import Derivative, gauss_newton_matrix, sensitivity
 from fwi_lightning.physics import simulate
 from fwi_lightning.survey import Survey
 
@@ -51,6 +51,7 @@ def test_the_matrix_is_that_of_the_weighted_mean_square(velocity, differences):
     scale = np.sqrt(np.outer(expected.diagonal(), expected.diagonal()))
     np.testing.assert_allclose(matrix[places][:, places].numpy() / scale, expected / scale, atol=0.03)
     assert torch.equal(matrix, matrix.T)
+    np.testing.assert_allclose(sensitivity(velocity, SURVEY, weight).flatten(), matrix.diagonal(), rtol=0.02)
 
 
 def test_areas_are_felt_as_their_cells_are_together(velocity):
