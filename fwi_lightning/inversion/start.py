@@ -24,7 +24,7 @@ def gradient_start(gathers: Tensor, survey: Survey, bottoms: Sequence[float] = B
     """A velocity that grows in proportion to depth, the same in every column: what the record says without inversion.
 
     In the row of the shots it is the median of what clean gathers say there, else `TOP`; at the lower edge that of
-    `bottoms` whose simulated record is nearest to the recorded one. Above the shots it is as in their row.
+    `bottoms` whose simulated record is nearest to the recorded one.
 
     Args:
         gathers: (shots, time, receivers) as recorded.
@@ -37,7 +37,7 @@ def gradient_start(gathers: Tensor, survey: Survey, bottoms: Sequence[float] = B
     known = source_velocity(gathers[None], survey)[0].nanmedian()
     top = float(known) if known.isfinite() else TOP
     below = survey.grid[0] - 1 - survey.shot_row
-    rows = ((torch.arange(survey.grid[0]) - survey.shot_row) / below).clamp_min(0)[:, None]
+    rows = ((torch.arange(survey.grid[0]) - survey.shot_row) / below)[:, None]
     maps = [(top + (bottom - top) * rows).expand(survey.grid).contiguous() for bottom in bottoms if bottom > top]
     if not maps:
         return torch.full((1, *survey.grid), top)

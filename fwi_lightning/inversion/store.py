@@ -44,10 +44,11 @@ class Store:
             )
         shutil.rmtree(folder, ignore_errors=True)
         self.finished = False
-        self._write()
 
     def save(self, number: int, state: State) -> None:
         """Keep a batch."""
+        if not (self.folder / FACTS).is_file():
+            self._write()
         path = self._path(number)
         temporary = path.with_suffix(".part")
         content = {

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import pytest
 import torch
 
 from tests.integration.helpers import REPOSITORY, command
@@ -53,6 +54,7 @@ def steps(folder) -> list[str]:
         return [row["step"] for row in csv.DictReader(file) if row["train/loss"]]
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_weights_of_one_that_was_not(survey, tmp_path):
     words = ["data=openfwi", f"data.root={survey}", *SETTINGS, *SAVING]
     wait = random.uniform(0, 0.4)

@@ -174,7 +174,7 @@ def test_load_model_rebuilds_from_the_checkpoint_alone(trained):
         (["trainer.precision=16-mixed", "trainer.accelerator=cpu"], "trains in float16, which needs a GPU"),
         (["trainer.precision=bf16-true"], "would round the true maps to 2 or 16 m/s: use bf16-mixed"),
         (["model.output=relu"], "model.output must be linear, sigmoid or tanh, got 'relu'"),
-        (["model.amplitudes=db"], "model.amplitudes must be log1p, trace or raw, got 'db'"),
+        (["model.amplitudes=db"], "model.amplitudes must be log1p, official, trace or raw, got 'db'"),
         (["model.projector=spectral", "model.spectral.count=99"], "model.spectral.count=99 atoms"),
         (["model.levels=9"], "model.levels=9 with model.coarseness=2 leaves less than a cell"),
         (["model.time_step=0.05"], "model.time_step=0.05 s is too long for a wavelet that ends at 45 Hz"),
