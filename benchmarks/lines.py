@@ -39,12 +39,13 @@ def main() -> None:
     windows = find_windows(line, window, step)
     at_seam = torch.zeros(width, dtype=torch.bool)
     at_seam[[column for edge in windows.borders() for column in (edge - 1, edge)]] = True
+    answer = model.predict_answer(windows.cut(gathers))
     rows = {}
     for envelope in ("uniform", "gaussian", "hann"):
-        for aware in (False, True):
-            velocity = LineNetwork(model.predict_answer, windows, envelope, aware)(gathers).velocity
+        for lit, agreed in ((False, False), (True, False), (True, True)):
+            velocity = LineNetwork(lambda _: answer, windows, envelope, lit, agreed)(gathers).velocity
             error = (velocity - truth).abs().mean(dim=(0, 1, 2))
-            name = f"{envelope}{', boundary-aware' if aware else ''}"
+            name = f"{envelope}{', illumination' * lit}{', agreement' * agreed}"
             rows[name] = {
                 "mae": round(float(error.mean()), 1),
                 "mae_at_seams": round(float(error[at_seam].mean()), 1),

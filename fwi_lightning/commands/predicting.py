@@ -181,7 +181,8 @@ class Source:
         except UserError as error:
             raise UserError(f"{part.gathers}: {error}") from error
         assert self._network is not None
-        network = LineNetwork(self._network, windows, self.windows["weights"], self.windows["boundary_aware"])
+        weights = {name: self.windows[name] for name in ("illumination", "agreement")}
+        network = LineNetwork(self._network, windows, self.windows["weights"], **weights)
         return Geometry(line, network, windows)
 
 
@@ -201,8 +202,9 @@ def check_windows(settings: Mapping[str, Any]) -> None:
             raise UserError(f"inference.windows.{name} must be {whole(least).words}, got {settings[name]!r}.")
     if settings["weights"] not in ENVELOPES:
         raise UserError(f"inference.windows.weights must be {', '.join(ENVELOPES)}, got {settings['weights']!r}.")
-    if not isinstance(settings["boundary_aware"], bool):
-        raise UserError(f"inference.windows.boundary_aware must be true or false, got {settings['boundary_aware']!r}.")
+    for name in ("illumination", "agreement"):
+        if not isinstance(settings[name], bool):
+            raise UserError(f"inference.windows.{name} must be true or false, got {settings[name]!r}.")
 
 
 def seconds_of(value: Any) -> float | None:

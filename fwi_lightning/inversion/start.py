@@ -18,6 +18,9 @@ TOP = 1500.0
 BOTTOMS = (2500.0, 3000.0, 3500.0, 4000.0, 4500.0)
 """m/s at the lower edge that are tried."""
 
+LEAST = 0.9
+"""Of the velocity at the shots: what is above them, where the line goes on upwards, is not slower."""
+
 
 @torch.no_grad()
 def gradient_start(gathers: Tensor, survey: Survey, bottoms: Sequence[float] = BOTTOMS) -> Tensor:
@@ -38,7 +41,11 @@ def gradient_start(gathers: Tensor, survey: Survey, bottoms: Sequence[float] = B
     top = float(known) if known.isfinite() else TOP
     below = survey.grid[0] - 1 - survey.shot_row
     rows = ((torch.arange(survey.grid[0]) - survey.shot_row) / below)[:, None]
-    maps = [(top + (bottom - top) * rows).expand(survey.grid).contiguous() for bottom in bottoms if bottom > top]
+    maps = [
+        (top + (bottom - top) * rows).clamp_min(LEAST * top).expand(survey.grid).contiguous()
+        for bottom in bottoms
+        if bottom > top
+    ]
     if not maps:
         return torch.full((1, *survey.grid), top)
     # One after the other: a wide line's record is large.

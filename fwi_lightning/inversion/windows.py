@@ -136,9 +136,10 @@ class LineNetwork:
         network: The network of the windows.
         windows: Where they stand.
         envelope: Weight across a window: "gaussian" (of `SIGMA` widths), "hann" or "uniform". Default "gaussian".
-        boundary_aware: Whether a window also weighs less where its shots light the ground less than elsewhere at
-            that depth, where the model expects a larger error, and where it disagrees with the other windows.
+        illumination: Whether a window weighs less where its shots light the ground less than elsewhere at that depth.
             Default True.
+        agreement: Whether it weighs less where it is off the median of the windows, and where the model expects a
+            larger error. Default False: the mean of windows that err each in its own way errs less than their median.
     """
 
     def __init__(
@@ -146,11 +147,12 @@ class LineNetwork:
         network: Callable[[Tensor], Answer],
         windows: Windows,
         envelope: str = "gaussian",
-        boundary_aware: bool = True,
+        illumination: bool = True,
+        agreement: bool = False,
     ) -> None:
-        self.network, self.windows, self.boundary_aware = network, windows, boundary_aware
+        self.network, self.windows, self.agreement = network, windows, agreement
         self.weight = across(windows.window.grid[1], envelope).expand(windows.window.grid).clone()
-        if boundary_aware:
+        if illumination:
             self.weight *= lit(windows.window)
 
     def __call__(self, gathers: Tensor) -> Answer:
@@ -160,9 +162,9 @@ class LineNetwork:
         maps = answer.velocity.unflatten(0, (-1, count))
         scale = None if answer.scale is None else answer.scale.unflatten(0, (-1, count))
         weight = self.weight.expand_as(maps).clone()
-        if scale is not None and self.boundary_aware:
+        if scale is not None and self.agreement:
             weight /= scale.square()
-        if self.boundary_aware:
+        if self.agreement:
             middle = self._median(maps)
             away = torch.stack([maps[:, k] - self._at(middle, k) for k in range(count)], dim=1)
             # As far off as windows are on the average halves a weight.

@@ -73,7 +73,7 @@ def labelled(survey: Survey) -> torch.Tensor:
 @pytest.mark.parametrize("aware", [True, False])
 def test_windows_that_agree_give_the_line_as_it_is(envelope, aware):
     survey = line(37, tuple(range(37)))
-    network = LineNetwork(Reader([0.0, 0, 0]), find_windows(survey, WINDOW, step=10), envelope, aware)
+    network = LineNetwork(Reader([0.0, 0, 0]), find_windows(survey, WINDOW, step=10), envelope, aware, aware)
     found = network(labelled(survey)).velocity
     torch.testing.assert_close(found[0, 0], torch.arange(37.0).expand(12, 37), atol=1e-3, rtol=0)
 
@@ -84,7 +84,7 @@ def test_a_window_that_disagrees_weighs_less_and_seams_are_smooth():
     flat = torch.zeros(1, *survey.gathers_shape)
 
     def blended(envelope, aware):
-        return LineNetwork(Reader([0.0, 300, 0]), windows, envelope, aware)(flat).velocity
+        return LineNetwork(Reader([0.0, 300, 0]), windows, envelope, aware, aware)(flat).velocity
 
     plain, aware = blended("gaussian", False), blended("gaussian", True)
     # Columns 17 to 20 lie in all three windows: two against one.
