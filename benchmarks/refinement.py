@@ -1,13 +1,13 @@
 """How far full waveform inversion brings a map in how many seconds, family by family, from three starts.
 
-    uv run python benchmarks/refinement.py                                        # ten families, 60 s from smooth and gradient
+    uv run python benchmarks/refinement.py                                   # 60 s each, from smooth and gradient
     uv run python benchmarks/refinement.py starts=network ckpt=RUN/checkpoints/best.ckpt
     uv run python benchmarks/refinement.py families=CurveFault_B seconds=600
 
-Each map is drawn with seed 12345, simulated, and refined from the truth smoothed by a Gaussian of 4 cells (smooth), from
-the even increase with depth that explains its record best (gradient), or from a network's answer (network). Prints MAE and
-misfit and writes benchmarks/refinement.json: what was measured stays, so a second start goes on; again=true measures
-anew. Seconds are wall time: they mean something only where nothing else runs.
+Each map is drawn with seed 12345, simulated, and refined from the truth smoothed by a Gaussian of 4 cells (smooth),
+from the even increase with depth that explains its record best (gradient), or from a network's answer (network). Prints
+MAE and misfit and writes benchmarks/refinement.json: what was measured stays, so a second start goes on; again=true
+measures anew. Seconds are wall time: they mean something only where nothing else runs.
 """
 
 from __future__ import annotations
