@@ -57,6 +57,7 @@ def look(state: State) -> None:
     """Simulate the maps of a batch: the state then knows their misfit, also by shot, and their illumination."""
     # A network may overshoot; the simulator takes only what its time step can carry.
     record, illumination = illuminate(state.velocity[:, 0].clamp(*USUAL), state.survey)
+    record = record[:, :, :: state.survey.thinning_of(state.gathers.shape[2])]
     if state.known_misfit is None:
         state.improve(state.velocity, relative_rms(state.gathers, record))
     state.maps[LIT] = illumination[:, None]

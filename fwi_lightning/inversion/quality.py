@@ -43,7 +43,8 @@ def misfit(gathers: Tensor, velocity: Tensor, survey: Survey) -> Tensor:
         (batch,): 0 for a perfect map; 1 is what silence would score. The last time sample is left out: some families
         store zeros there.
     """
-    return relative_rms(gathers, simulate(velocity[:, 0], survey))
+    record = simulate(velocity[:, 0], survey)
+    return relative_rms(gathers, record[:, :, :: survey.thinning_of(gathers.shape[2])])
 
 
 def inspect_prediction(

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 from fwi_lightning.geology import draw
-from fwi_lightning.inversion.quality import inspect_prediction, judge_oneself, rank_correlation
+from fwi_lightning.inversion.judging import look
+from fwi_lightning.inversion.quality import inspect_prediction, judge_oneself, misfit, rank_correlation
+from fwi_lightning.inversion.state import State
 from fwi_lightning.models import Answer
 from fwi_lightning.physics import simulate
 from fwi_lightning.survey import Survey
@@ -85,3 +87,13 @@ def test_rank_correlation_of_expected_and_true_errors(expected, true, correlatio
     scores = [{"name": "a", "index": row, "mae": value} for row, value in enumerate(true)]
     assert rank_correlation(quality, scores[::-1]) == (None if correlation is None else pytest.approx(correlation))
     assert rank_correlation([{"name": "a", "index": row} for row in range(4)], scores) is None
+
+
+def test_the_misfit_of_a_thinned_record_is_that_of_the_whole_one(maps, gathers):
+    wrong = maps + 100
+    whole, thinned = (misfit(record, wrong, SURVEY) for record in (gathers, gathers[:, :, ::4]))
+    torch.testing.assert_close(thinned, whole, rtol=0.02, atol=0)
+    states = [State(record, wrong, SURVEY) for record in (gathers, gathers[:, :, ::4])]
+    for state in states:
+        look(state)
+    torch.testing.assert_close(states[1].misfit(), states[0].misfit(), rtol=0.02, atol=0)
