@@ -37,6 +37,7 @@ def main(config: DictConfig) -> None:
     if size > config.most_mb:
         output.unlink()
         raise UserError(f"{output} takes {size:.1f} MB, more than most_mb={config.most_mb:g}: train a smaller model.")
+    validated, scores = _scores(folder, int(content["global_step"]))
     card = Card(
         name=output.stem,
         settings=settings,
@@ -46,7 +47,8 @@ def main(config: DictConfig) -> None:
         parameters=sum(value.numel() for value in content["state_dict"].values()),
         megabytes=size,
         samples=_samples(folder),
-        scores=_scores(folder, int(content["global_step"])),
+        scores=scores,
+        validated=validated,
     )
     page = output.with_suffix(".md")
     write_whole(page, model_card(card))
@@ -77,8 +79,13 @@ def _samples(folder: Path) -> int:
         return sum(int(row["last_row"]) - int(row["first_row"]) + 1 for row in csv.DictReader(file))
 
 
-def _scores(folder: Path, step: int) -> Mapping[str, float]:
-    """The last validation up to a step, by logged name."""
+def _scores(folder: Path, step: int) -> tuple[int, Mapping[str, float]]:
+    """The last validation up to a step: after how many steps it was, and what it gave by logged name."""
     with (folder / "metrics.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row.get("val/mae") and int(row["step"]) <= step]
-    return {name: float(value) for name, value in rows[-1].items() if name.startswith("val/") and value} if rows else {}
+    if not rows:
+        return 0, {}
+    last = rows[-1]
+    return int(last["step"]) + 1, {
+        name: float(value) for name, value in last.items() if name.startswith("val/") and value
+    }

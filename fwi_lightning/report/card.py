@@ -28,7 +28,8 @@ class Card:
         parameters: Numbers in the model.
         megabytes: Size of the file.
         samples: Samples of the data set, trained on and held out.
-        scores: The validation's scores, by logged name.
+        scores: The last validation's scores, by logged name.
+        validated: Optimiser steps before it.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Card:
     megabytes: float
     samples: int
     scores: Mapping[str, float]
+    validated: int
 
 
 def model_card(card: Card) -> str:
@@ -94,7 +96,8 @@ def _scores(card: Card) -> list[str]:
     names |= {"family_accuracy": "families named rightly", "expected_mae": "expected error (m/s)"}
     known = {said: card.scores[f"val/{name}"] for name, said in names.items() if f"val/{name}" in card.scores}
     families = {name.split("/")[2]: value for name, value in card.scores.items() if name.startswith("val/mae/")}
-    lines = ["On the held-out maps, at this step:", ""]
+    later = "" if card.validated >= card.step else "; the weights here are later ones"
+    lines = [f"On the held-out maps after {card.validated:,} steps{later}:", ""]
     lines += ["| " + " | ".join(known) + " |", "|" + "---:|" * len(known)]
     lines += ["| " + " | ".join(f"{value:.4g}" for value in known.values()) + " |", ""]
     if families:
