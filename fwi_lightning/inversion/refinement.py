@@ -15,7 +15,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from fwi_lightning.errors import UserError
-from fwi_lightning.inversion.curvature import sensitivity
+from fwi_lightning.inversion.curvature import gauss_newton_matrix, sensitivity
 from fwi_lightning.inversion.newton import Areas, GaussNewton
 from fwi_lightning.inversion.objective import Enough, Objective, Refined
 from fwi_lightning.inversion.priors import TEXTURES, GaussianProcess, Prior, TotalVariation
@@ -136,7 +136,7 @@ def _refine(objective: Objective, prior: str) -> None:
     begun = time.monotonic()
     importance = torch.ones(depth, width, dtype=torch.float64)
     if small:
-        importance = _importance(objective, areas.spread(values))
+        importance = _importance(objective, areas, areas.spread(values))
     cost = STEP_COST * (time.monotonic() - begun)
     texture = GaussianProcess(objective.start, TEXTURES[prior]) if prior in TEXTURES else None
 
@@ -152,17 +152,23 @@ def _refine(objective: Objective, prior: str) -> None:
         windows = WINDOWS[-1:]
 
 
-def _importance(objective: Objective, velocity: Tensor) -> Tensor:
+def _importance(objective: Objective, areas: Areas, velocity: Tensor) -> Tensor:
     """Of each cell for the prior: the root of its sensitivity, 1 where the upper rows have their median, at most 1.
 
     Args:
         objective: The misfit.
+        areas: The unknowns.
         velocity: (depth, width) in m/s.
 
     Returns:
         (depth, width) float64.
     """
-    felt = gaussian_filter(sensitivity(velocity, objective.survey, objective.weight).double().numpy(), 2)
+    survey, weight = objective.survey, objective.weight
+    if areas.single:
+        felt = gaussian_filter(sensitivity(velocity, survey, weight).double().numpy(), 2)
+    else:
+        matrix = gauss_newton_matrix(velocity, survey, weight, areas.of_cell)
+        felt = areas.spread(matrix.diagonal().double()).numpy()
     return torch.from_numpy(np.sqrt(felt / np.median(felt[:10]))).clamp(1e-3, 1)
 
 
