@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -13,7 +14,8 @@ from fwi_lightning.errors import UserError
 from fwi_lightning.physics import simulate
 from fwi_lightning.physics.fingerprint import source_velocity
 from fwi_lightning.physics.misfit import relative_rms
-from fwi_lightning.survey import Survey
+from fwi_lightning.physics.wavefields import wavefields
+from fwi_lightning.survey import OPENFWI, Survey
 
 
 @dataclass
@@ -74,6 +76,7 @@ class Objective:
         misfit: float,
         on_step: Callable[[float, float], None] | None,
     ) -> None:
+        compile_kernels()
         self.begun = time.monotonic()
         _check(gathers, start, survey, bounds)
         self.gathers, self.survey, self.bounds = gathers.float().cpu(), survey, bounds
@@ -156,6 +159,15 @@ class Objective:
         if self._on_step is not None:
             self._on_step(seconds, misfit)
         return 0.5 * float((self.weight[:, None] * (record - self.gathers)).double().square().mean())
+
+
+@cache
+def compile_kernels() -> None:
+    """Have the wave equation compiled, which an installation does once: a budget of seconds shall not pay for it."""
+    survey = replace(OPENFWI, samples=2)
+    velocity = torch.full(survey.grid, 2000.0, requires_grad=True)
+    simulate(velocity, survey).sum().backward()
+    wavefields(velocity, survey)
 
 
 def _check(gathers: Tensor, start: Tensor, survey: Survey, bounds: tuple[float, float]) -> None:
