@@ -5,9 +5,9 @@
     uv run python benchmarks/scoreboard.py only=table         # docs/scoreboard.md alone, from the rows that there are
 
 The test set is drawn with the reserved seed `fwi_lightning.starter.TEST_SEED`, 50 maps of each family, and simulated
-into cache/scoreboard (0.7 GB) on first use. Each row that is done is kept in runs/scoreboard/. Rows whose checkpoints
-are missing are left out, by name; `benchmarks/accuracy.py` trains those of equal cost into runs/accuracy/.
-Writes docs/scoreboard.md, docs/scoreboard_ladder.png and benchmarks/scoreboard.json.
+into cache/scoreboard (0.7 GB) on first use. Each row that is done is kept in benchmarks/scoreboard.json. Rows whose
+checkpoints are missing are left out, by name; `benchmarks/accuracy.py` trains those of equal cost into runs/accuracy/.
+Writes docs/scoreboard.md and docs/scoreboard_ladder.png.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ ROOT = Path(__file__).parents[1]
 TESTS = ROOT / "cache" / "scoreboard"
 ROWS = ROOT / "runs" / "scoreboard"
 ACCURACY = ROOT / "runs" / "accuracy"
+RESULT = Path(__file__).with_suffix(".json")
 PAGE, LADDER = ROOT / "docs" / "scoreboard.md", ROOT / "docs" / "scoreboard_ladder.png"
 PER_FAMILY = 50
 BUDGET = 600.0
@@ -91,9 +92,9 @@ class Row:
     samples: int = PER_FAMILY
 
     @property
-    def file(self) -> Path:
-        """Where its result is kept."""
-        return ROWS / f"{self.name.replace(', ', '_').replace(' + ', '_').replace(' ', '_')}.json"
+    def folder(self) -> Path:
+        """Where its maps are made."""
+        return ROWS / self.name.replace(", ", "_").replace(" + ", "_").replace(" ", "_")
 
 
 def test_set() -> tuple[list[NDArray[np.float32]], Maps]:
@@ -134,10 +135,9 @@ def command(*words: str) -> Callable[[Row], Maps]:
     def predict(row: Row) -> Maps:
         maps = np.full((len(FAMILIES) * PER_FAMILY, 1, 70, 70), np.nan, np.float32)
         gathers, _ = test_set()
-        folder = ROWS / f"{row.file.stem}"
+        row.folder.mkdir(parents=True, exist_ok=True)
         for number, family in enumerate(FAMILIES):
-            source, output = folder / f"{family}.npy", folder / family
-            folder.mkdir(parents=True, exist_ok=True)
+            source, output = row.folder / f"{family}.npy", row.folder / family
             np.save(source, gathers[number][: row.samples])
             line = [sys.executable, str(ROOT / "predict.py"), f"ckpt={row.inputs[0]}", f"input={source}"]
             subprocess.run([*line, f"output={output}", "misfit=false", "pictures=0", *words], check=True, cwd=ROOT)
@@ -186,7 +186,7 @@ STARTER_STEP = 0.28
 
 
 def run(row: Row) -> dict[str, Any]:
-    """Make the maps of a row, score them, keep the result."""
+    """Make the maps of a row and score them."""
     _, truth = test_set()
     begun, started = _processor(), time.monotonic()
     maps = row.predict(row)
@@ -210,8 +210,6 @@ def run(row: Row) -> dict[str, Any]:
             round(float(np.abs(maps[number] - truth[number]).mean()), 2) for number in range(0, len(truth), PER_FAMILY)
         ],
     }
-    ROWS.mkdir(parents=True, exist_ok=True)
-    row.file.write_text(json.dumps(result, indent=1) + "\n")
     print(
         f"{row.name}: MAE {result['all']['mae']:.1f} m/s, {result['processor seconds a sample']:.3f} s a sample",
         flush=True,
@@ -311,18 +309,20 @@ def ladder(results: list[dict[str, Any]]) -> Figure:
 def main() -> None:
     """Make the rows that are missing, then the page."""
     words = dict(word.split("=", 1) for word in sys.argv[1:])
-    table, results, missing = rows(), [], []
+    kept = {result["name"]: result for result in json.loads(RESULT.read_text())} if RESULT.is_file() else {}
+    table, missing = rows(), []
     for row in table:
         again = "rows" in words and row.name.startswith(words["rows"])
-        if row.file.is_file() and not again:
-            results.append(json.loads(row.file.read_text()))
-        elif words.get("only") == "table" or not all(path.is_file() for path in row.inputs):
+        if row.name in kept and not again:
+            continue
+        if words.get("only") == "table" or not all(path.is_file() for path in row.inputs):
             missing.append(row.name)
         else:
-            results.append(run(row))
+            kept[row.name] = run(row)
+            RESULT.write_text(json.dumps([kept[row.name] for row in table if row.name in kept], indent=1) + "\n")
+    results = [kept[row.name] for row in table if row.name in kept]
     PAGE.write_text(page(results, missing))
     ladder(results).savefig(LADDER, dpi=120)
-    Path(__file__).with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
     print(f"{PAGE}; left out for lack of a checkpoint: {', '.join(missing) or 'nothing'}")
 
 
