@@ -7,7 +7,7 @@
 The test set is drawn with the reserved seed `fwi_lightning.starter.TEST_SEED`, 50 maps of each family, and simulated
 into cache/scoreboard (0.7 GB) on first use. Each row that is done is kept in benchmarks/scoreboard.json. Rows whose
 checkpoints are missing are left out, by name; `benchmarks/accuracy.py` trains those of equal cost into runs/accuracy/.
-Writes docs/scoreboard.md and docs/scoreboard_ladder.png.
+Writes docs/scoreboard.md, docs/scoreboard_ladder.png and, where a refinement was measured, docs/starter.png.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from fwi_lightning import load_model
 from fwi_lightning.data import find_parts, write_survey
+from fwi_lightning.figures.maps import contact_sheet
 from fwi_lightning.geology import FAMILIES, draw
 from fwi_lightning.starter import CHECKPOINT, TEST_SEED
 from fwi_lightning.training.checkpoint import read_checkpoint
@@ -40,6 +41,7 @@ ROWS = ROOT / "runs" / "scoreboard"
 ACCURACY = ROOT / "runs" / "accuracy"
 RESULT = Path(__file__).with_suffix(".json")
 PAGE, LADDER = ROOT / "docs" / "scoreboard.md", ROOT / "docs" / "scoreboard_ladder.png"
+PICTURE = ROOT / "docs" / "starter.png"
 PER_FAMILY = 50
 BUDGET = 600.0
 """Seconds of one core that benchmarks/accuracy.py trains each model for."""
@@ -306,6 +308,31 @@ def ladder(results: list[dict[str, Any]]) -> Figure:
     return figure
 
 
+def picture(refined: Row) -> Figure | None:
+    """The first sample of each family: truth, the starter's map, and what refinement made of it.
+
+    None where the refined maps are not on this machine.
+    """
+    files = [refined.folder / family / "velocity" / f"{family}.npy" for family in FAMILIES]
+    if not all(file.is_file() for file in files):
+        return None
+    gathers, truth = test_set()
+    starter = load_model(refined.inputs[0]).predict(np.stack([family[0] for family in gathers]))
+    maps = {
+        "truth": truth[::PER_FAMILY],
+        "starter": starter,
+        "+ 60 s of\ninversion": np.stack([np.load(f)[0] for f in files]),
+    }
+    figure = contact_sheet(maps, columns=len(FAMILIES))
+    for axis, family in zip(figure.axes, FAMILIES, strict=False):
+        axis.set_title(family, fontsize=8)
+    for row, name in enumerate(list(maps)[1:], start=1):
+        for column, axis in enumerate(figure.axes[row * len(FAMILIES) : (row + 1) * len(FAMILIES)]):
+            error = np.abs(maps[name][column] - truth[column * PER_FAMILY]).mean()
+            axis.set_xlabel(f"MAE {error:.3g} m/s", fontsize=7, labelpad=2)
+    return figure
+
+
 def main() -> None:
     """Make the rows that are missing, then the page."""
     words = dict(word.split("=", 1) for word in sys.argv[1:])
@@ -323,6 +350,8 @@ def main() -> None:
     results = [kept[row.name] for row in table if row.name in kept]
     PAGE.write_text(page(results, missing))
     ladder(results).savefig(LADDER, dpi=120)
+    if shown := picture(next(row for row in table if "refinement" in row.name)):
+        shown.savefig(PICTURE, dpi=120)
     print(f"{PAGE}; left out for lack of a checkpoint: {', '.join(missing) or 'nothing'}")
 
 
