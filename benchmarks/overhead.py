@@ -1,11 +1,12 @@
 """What the training system costs beside a bare torch loop over the same net, samples, loss and optimiser.
 
-    uv run python benchmarks/overhead.py        # a few minutes on two cores
+    uv run python benchmarks/overhead.py        # two minutes on two cores
 
 Both train `shallow_unet` from memory-mapped files with the default settings. The system has everything on that
 train.py has by default: averaged weights, clipping, one-cycle, metrics.csv, gradient norms, throughput, steps that
-survive a lack of memory. Rounds of both alternate in one process, and each is judged by its fastest round in processor
-time, so that other work on the machine disturbs least. Prints the table and writes benchmarks/overhead.json.
+survive a lack of memory. After each of its steps the bare loop does one, in the same process, so that both meet the
+same machine, whatever else that does: what counts is the median over the pairs. Prints the table and writes
+benchmarks/overhead.json.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
+from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from fwi_lightning.commands import _register_resolvers
@@ -31,9 +34,9 @@ from fwi_lightning.training.memory import SplitStep
 from fwi_lightning.training.module import InversionModule
 
 ROOT = Path(__file__).parents[1]
-ROUNDS = 5
-STEPS = 60
-"""Steps of a round."""
+STEPS = 200
+WARM_UP = 10
+"""Steps that are not counted."""
 
 
 def settings(folder: str) -> Any:
@@ -64,83 +67,95 @@ def endless(loader: Any) -> Iterator[Any]:
         yield from loader
 
 
-def bare(config: Any, data: GathersDataModule) -> tuple[float, float]:
-    """A loop as anyone would write it: processor and wall seconds of `STEPS` steps."""
-    torch.use_deterministic_algorithms(False)  # which a trainer of an earlier round has turned on
+def bare(config: Any, data: GathersDataModule) -> Iterator[None]:
+    """A loop as anyone would write it, a step at a time."""
     module = make(config, data).train()
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3)
-    batches = endless(data.train_dataloader())
-    for step in range(STEPS + 2):
-        if step == 2:  # the first two warm up
-            begun, wall = time.process_time(), time.perf_counter()
-        batch = next(batches)
+    for batch in endless(data.train_dataloader()):
         optimizer.zero_grad()
         loss = module.loss(module(batch["gathers"]), batch, OPENFWI)
         loss.backward()
         optimizer.step()
-    return time.process_time() - begun, time.perf_counter() - wall
+        yield
 
 
-class Clock(lightning.Callback):
-    """Processor and wall time from the end of the second step to the end of the last."""
+class Pairs(lightning.Callback):
+    """Between two steps of the trainer a step of the bare loop; both are timed.
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """Note the time."""
-        if trainer.global_step == 2:
-            self.begun = time.process_time(), time.perf_counter()
-        self.seconds = (
-            (time.process_time() - self.begun[0], time.perf_counter() - self.begun[1])
-            if trainer.global_step > 2
-            else (0.0, 0.0)
-        )
+    Attributes:
+        seconds: Processor and wall seconds of the steps, (steps, 2), of each.
+        waited: Wall seconds from the end of each of the trainer's steps to the next batch.
+    """
+
+    def __init__(self, other: Iterator[None]) -> None:
+        self._other = other
+        self._resumed: NDArray[np.float64] | None = None
+        self.seconds: dict[str, list[NDArray[np.float64]]] = {"bare loop": [], "train.py": []}
+        self.waited: list[float] = []
+
+    def on_train_batch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """The trainer has its batch: a pair is complete."""
+        begun = now()
+        if self._resumed is not None:
+            self.seconds["train.py"].append(begun - self._resumed)
+            self.waited.append(begun[1] - self._ended)
+        deterministic = torch.are_deterministic_algorithms_enabled()
+        torch.use_deterministic_algorithms(False)
+        begun = now()
+        next(self._other)
+        self.seconds["bare loop"].append(now() - begun)
+        torch.use_deterministic_algorithms(deterministic)
+        self._resumed = now()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """From here on the trainer waits."""
+        self._ended = now()[1]
 
 
-def system(config: Any, data: GathersDataModule, folder: str) -> tuple[float, float, float]:
-    """train.py's trainer and module: processor and wall seconds of `STEPS` steps, and the share of waiting for data."""
+def now() -> NDArray[np.float64]:
+    """Processor and wall time, seconds."""
+    return np.array([time.process_time(), time.perf_counter()])
+
+
+def fit(config: Any, data: GathersDataModule, folder: str, pairs: Pairs) -> None:
+    """train.py's trainer and module, for some steps."""
     module = make(config, data)
     module.memory = SplitStep(config.memory_failures)
-    clock = Clock()
     entries = {name: entry for name, entry in config.callbacks.items() if name not in ("best", "early_stopping")}
-    callbacks = [build(entry) for entry in entries.values()] + [clock]
     # The schedule's length is that of a whole run; the loop ends before it.
     trainer = lightning.Trainer(
-        callbacks=callbacks,
+        callbacks=[*(build(entry) for entry in entries.values()), pairs],
         logger=[build(entry) for entry in config.logger.values()],
         default_root_dir=folder,
         **plain(config.trainer)
-        | {"max_steps": STEPS + 2, "max_epochs": -1, "limit_val_batches": 0, "enable_progress_bar": False},
+        | {"max_steps": STEPS, "max_epochs": -1, "limit_val_batches": 0, "enable_progress_bar": False},
     )
     trainer.fit(module, datamodule=data)
-    return *clock.seconds, float(trainer.callback_metrics["train/data_wait"])
 
 
 def main() -> None:
     """Measure in turn, print, write."""
     _register_resolvers()
     torch.set_num_threads(os.cpu_count() or 1)
-    rounds: dict[str, list[tuple[float, ...]]] = {"bare loop": [], "train.py": []}
     with tempfile.TemporaryDirectory() as folder:
         config = settings(folder)
         data: GathersDataModule = build(config.data, survey=OPENFWI.to_dict())
         data.prepare_data()
         data.setup()
-        for number in range(ROUNDS):
-            # Which one comes first changes from round to round.
-            for name in sorted(rounds, reverse=bool(number % 2)):
-                run = Path(folder) / f"{name.replace(' ', '_')}_{number}"
-                seconds = bare(config, data) if name == "bare loop" else system(settings(str(run)), data, str(run))
-                rounds[name].append(seconds)
-                print(f"{name}: {1e3 * seconds[0] / STEPS:.1f} ms of processor a step", flush=True)
-    best = {name: min(seconds[0] for seconds in found) / STEPS for name, found in rounds.items()}
-    wall = {name: min(seconds[1] for seconds in found) / STEPS for name, found in rounds.items()}
+        pairs = Pairs(bare(config, data))
+        fit(config, data, folder, pairs)
+    steps = {name: np.array(found[WARM_UP : STEPS - 1]) for name, found in pairs.seconds.items()}
+    ratio = np.median(steps["train.py"] / steps["bare loop"], axis=0) - 1
+    share = sum(pairs.waited[WARM_UP:]) / steps["train.py"][:, 1].sum()
+    medians = {name: np.round(1e3 * np.median(found, axis=0), 2) for name, found in steps.items()}
     result = {
         "command": "uv run python benchmarks/overhead.py",
-        "setting": f"shallow_unet, batch {data.batch_size}, {STEPS} steps, fastest of {ROUNDS} rounds in turn",
-        "processor ms a step": {name: round(1e3 * seconds, 2) for name, seconds in best.items()},
-        "wall ms a step": {name: round(1e3 * seconds, 2) for name, seconds in wall.items()},
-        "overhead": round(best["train.py"] / best["bare loop"] - 1, 4),
-        "overhead in wall time": round(wall["train.py"] / wall["bare loop"] - 1, 4),
-        "share of waiting for data": round(min(seconds[2] for seconds in rounds["train.py"]), 4),
+        "setting": f"shallow_unet, batch {data.batch_size}, median of {STEPS - WARM_UP - 1} pairs of steps",
+        "processor ms a step": {name: float(found[0]) for name, found in medians.items()},
+        "wall ms a step": {name: float(found[1]) for name, found in medians.items()},
+        "overhead": round(float(ratio[0]), 4),
+        "overhead in wall time": round(float(ratio[1]), 4),
+        "share of waiting for data": round(share, 4),
     }
     text = json.dumps(result, indent=2)
     print(text)
