@@ -127,8 +127,8 @@ def gauss_newton_matrix(velocity: Tensor, survey: Survey, weight: Tensor, areas:
         velocity: (depth, width) in m/s, on the CPU.
         survey: The survey.
         weight: (time,), the weight of each time sample of the record.
-        areas: (depth, width), number of the area of each cell; cells of an area share one velocity; more than `FEW`
-            must be single cells. Default: each cell is its own.
+        areas: (depth, width), number of the area of each cell; cells of an area share one velocity. Default: each cell
+            is its own.
 
     Returns:
         (areas, areas) per (m/s)^2, symmetric; float32, or float64 of up to `FEW` areas.
@@ -144,6 +144,10 @@ def gauss_newton_matrix(velocity: Tensor, survey: Survey, weight: Tensor, areas:
         for shot in range(survey.shots):
             rows = derivative.of_shot(shot, weight[:: derivative.every])
             matrix.addmm_(rows, rows.T)
+    if areas is not None and int(areas.max()) + 1 < areas.numel():
+        for dim in (0, 1):
+            shape = [size if other != dim else int(areas.max()) + 1 for other, size in enumerate(matrix.shape)]
+            matrix = torch.zeros(shape).index_add_(dim, areas.flatten(), matrix)
     used = len(derivative.receivers) / derivative.every
     return matrix.div_(survey.shots * survey.samples * used)
 

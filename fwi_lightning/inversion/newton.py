@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 
@@ -37,6 +38,7 @@ class Areas:
         self.of_cell = of_cell
         self.count = int(of_cell.max()) + 1
         self.single = self.count == of_cell.numel()
+        self._known = held
         self.held = torch.zeros(self.count, dtype=torch.bool)
         self.held[of_cell[held]] = True
 
@@ -50,7 +52,9 @@ class Areas:
 
     def mean(self, velocity: Tensor) -> Tensor:
         """The mean of a map in each area; where a velocity is known, that one."""
-        return self.collect(velocity) / self.collect(torch.ones_like(velocity))
+        values = self.collect(velocity) / self.collect(torch.ones_like(velocity))
+        values[self.of_cell[self._known]] = velocity[self._known]
+        return values
 
 
 class GaussNewton:
@@ -85,11 +89,12 @@ class GaussNewton:
         self._weight = float("inf")
         self._cost = cost
 
-    def run(self, values: Tensor) -> Tensor:
+    def run(self, values: Tensor, steps: int = sys.maxsize) -> Tensor:
         """Go on until nothing moves any more.
 
         Args:
             values: (areas,) float64 in m/s, where to start.
+            steps: At most so many. Default: no limit.
 
         Returns:
             Where it ends.
@@ -99,7 +104,7 @@ class GaussNewton:
         """
         self.objective.check(self._cost)
         data, gradient = self._gradient(values)
-        while True:
+        for _ in range(steps):
             begun = time.monotonic()
             moved = self._step(values, data, gradient)
             if moved is not None:
@@ -107,9 +112,10 @@ class GaussNewton:
                 data, gradient = self._gradient(values)
                 self._matrix = None
             elif self._damping >= DAMPING[2]:
-                return values
+                break
             self._cost = max(0.8 * self._cost, time.monotonic() - begun)
             self.objective.check(self._cost)
+        return values
 
     def _gradient(self, values: Tensor) -> tuple[float, Tensor]:
         data, gradient = self.objective.gradient(self.areas.spread(values))

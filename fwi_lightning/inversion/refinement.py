@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fwi_lightning.errors import UserError
 from fwi_lightning.inversion.curvature import gauss_newton_matrix, sensitivity
+from fwi_lightning.inversion.merging import merge
 from fwi_lightning.inversion.newton import Areas, GaussNewton
 from fwi_lightning.inversion.objective import Enough, Objective, Refined
 from fwi_lightning.inversion.priors import TEXTURES, GaussianProcess, Prior, TotalVariation
@@ -38,6 +39,12 @@ SHARE = 0.1
 
 WEIGHTS = {"layers": (5.0, 1.0), "flat": (5.0, 0.5), "Style_A": (1.0, 1.0), "Style_B": (1.0, 1.0)}
 """The prior's share of the objective in Gauss-Newton steps, in units of the data's, and how its weight falls beyond."""
+
+STEPS = 4
+"""Gauss-Newton steps with one choice of unknowns."""
+
+FALL = 0.9
+"""Share of the misfit that may be left after them for the choice to be kept."""
 
 SMOOTHING = 10.0
 """m/s, of the total variation where 5 % of the record and more is left; in proportion to it below."""
@@ -131,7 +138,6 @@ def _refine(objective: Objective, prior: str) -> None:
     cells = torch.arange(depth * width).reshape(depth, width)
     areas = Areas(cells // width if prior == "flat" else cells, objective.held)
     values = areas.mean(objective.start)
-    values[areas.of_cell[objective.held]] = objective.start[objective.held]
     small = cells.numel() <= LARGEST
     begun = time.monotonic()
     importance = torch.ones(depth, width, dtype=torch.float64)
@@ -148,8 +154,42 @@ def _refine(objective: Objective, prior: str) -> None:
     while True:
         values = _descend(objective, areas, values, importance, windows)
         if small:
-            values = GaussNewton(objective, areas, make, *WEIGHTS[prior], cost=cost).run(values)
+            values = _approach(objective, areas, values, prior, make, cost)
         windows = WINDOWS[-1:]
+
+
+def _approach(
+    objective: Objective,
+    areas: Areas,
+    values: Tensor,
+    prior: str,
+    make: Callable[[Tensor, float], Prior],
+    cost: float,
+) -> Tensor:
+    """Gauss-Newton steps; over layers with single and with merged cells in turn, as long as the misfit falls.
+
+    Raises:
+        Enough: As `Objective`.
+    """
+    balance, fall = WEIGHTS[prior]
+    if prior != "layers":
+        return GaussNewton(objective, areas, make, balance, fall, cost).run(values)
+    steps = STEPS
+    while True:
+        before = objective.found.misfit
+        values = GaussNewton(objective, areas, make, balance, fall, cost).run(values, steps)
+        steps *= 2
+        while True:
+            reached = objective.found.misfit
+            merged = merge(areas.spread(values), objective.held)
+            found = merged.mean(areas.spread(values))
+            fewer = balance * merged.count / areas.count
+            found = GaussNewton(objective, merged, make, fewer, fall, cost).run(found, STEPS)
+            if objective.found.misfit > FALL * reached:
+                break
+            values, steps = areas.mean(merged.spread(found)), STEPS
+        if objective.found.misfit > FALL * before:
+            return values
 
 
 def _importance(objective: Objective, areas: Areas, velocity: Tensor) -> Tensor:
