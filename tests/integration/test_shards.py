@@ -74,10 +74,18 @@ def test_parts_of_simulate_and_shard_are_the_whole(survey, shards, tmp_path, cap
     assert command("shard", *words, "part=0") == 0
     assert command("shard", *words, "check=true") == 1
     assert "is not complete, missing or damaged: part 1, 2 of 3" in capfd.readouterr().err
-    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
-    assert command("shard", "-m", *words, "part=range(0,3)", "hydra/launcher=submitit_local") == 0
+    assert command("shard", "-m", *words, "part=range(0,3)") == 0
     assert command("shard", *words, "check=true") == 0
     assert f"{tmp_path / 'shards'} is complete" in capfd.readouterr().out
     a, b = (json.loads((folder / "index.json").read_text()) for folder in (shards, tmp_path / "shards"))
     assert {key: a[key] for key in a if key != "shards"} == {key: b[key] for key in b if key != "shards"}
     assert [shard["numbers"] for shard in a["shards"]] == [shard["numbers"] for shard in b["shards"]]
+
+
+@pytest.mark.slow
+def test_parts_run_as_jobs(survey, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    words = [f"input={survey}", f"output={tmp_path / 'shards'}", *SHARD, "parts=2"]
+    jobs = [f"hydra.sweep.dir={tmp_path / 'jobs'}", "hydra/launcher=submitit_local"]
+    assert command("shard", "-m", *words, "part=range(0,2)", *jobs) == 0
+    assert command("shard", *words, "check=true") == 0
