@@ -144,10 +144,9 @@ def gauss_newton_matrix(velocity: Tensor, survey: Survey, weight: Tensor, areas:
         for shot in range(survey.shots):
             rows = derivative.of_shot(shot, weight[:: derivative.every])
             matrix.addmm_(rows, rows.T)
-    if areas is not None and int(areas.max()) + 1 < areas.numel():
-        for dim in (0, 1):
-            shape = [size if other != dim else int(areas.max()) + 1 for other, size in enumerate(matrix.shape)]
-            matrix = torch.zeros(shape).index_add_(dim, areas.flatten(), matrix)
+    if areas is not None and (count := int(areas.max()) + 1) < areas.numel():
+        for _ in ("rows", "columns"):
+            matrix = torch.zeros(count, matrix.shape[1]).index_add_(0, areas.flatten(), matrix).T
     used = len(derivative.receivers) / derivative.every
     return matrix.div_(survey.shots * survey.samples * used)
 

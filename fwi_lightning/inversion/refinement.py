@@ -178,7 +178,7 @@ def _approach(
     while True:
         before = objective.found.misfit
         values = GaussNewton(objective, areas, make, balance, fall, cost).run(values, steps)
-        steps *= 2
+        steps *= 2  # unless merging helps: then it comes again after a few
         while True:
             reached = objective.found.misfit
             merged = merge(areas.spread(values), objective.held)
