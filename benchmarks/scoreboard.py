@@ -290,18 +290,14 @@ def ladder(results: list[dict[str, Any]]) -> Figure:
         (axes[0], "training", "training (s of one core)"),
         (axes[1], "processor seconds a sample", "prediction (s of one core a sample)"),
     ):
-        points = [result for result in results if result[key]]
-        for result in points:
-            axis.plot(
-                result[key], result["all"]["mae"], "o", color="#1f6fb4" if "starter" in result["name"] else "#8a8a8a"
-            )
-            axis.annotate(
-                result["name"].split(",")[0],
-                (result[key], result["all"]["mae"]),
-                fontsize=7,
-                xytext=(4, 3),
-                textcoords="offset points",
-            )
+        for result in (result for result in results if result[key]):
+            place = result[key], result["all"]["mae"]
+            name, whole = result["name"].split(",")[0], result["samples"] == len(FAMILIES) * PER_FAMILY
+            colour = "#1f6fb4" if "starter" in name else "#8a8a8a"
+            axis.plot(*place, "o", color=colour, markerfacecolor=colour if whole else "white")
+            said = name if whole else f"{name}\n(only {result['samples']} samples)"
+            axis.annotate(said, place, fontsize=7, xytext=(4, 3), textcoords="offset points")
+        axis.margins(x=0.25)
         axis.set(xscale="log", xlabel=label)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("MAE on the test set (m/s)")

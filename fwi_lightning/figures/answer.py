@@ -143,5 +143,4 @@ def _draw_history(axis: Axes, history: NDArray[np.floating]) -> None:
     axis.semilogy(history[:, 0], history[:, 1], color="#1f6fb4", linewidth=1.3)
     axis.set(xlabel="refinement (s)", title="misfit")
     axis.grid(linewidth=0.3, color="#bbbbbb")
-    axis.yaxis.tick_right()
     tidy(axis)
