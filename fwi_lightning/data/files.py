@@ -103,7 +103,7 @@ def find_parts(
     # resolve() would follow links, and a link may well be what carries the family's name.
     root = Path(os.path.abspath(Path(root).expanduser()))  # noqa: PTH100
     if not root.exists():
-        raise UserError(f"{root} does not exist: set the data's root to a folder of .npy files or to one .npy file.")
+        raise UserError(f"{root} does not exist: name a folder of .npy files or one .npy file.")
     if split is not None:
         pairs = read_split(Path(split), root, family_of, labels)
     elif root.is_file():
@@ -162,7 +162,7 @@ def _known_family(folder: str) -> str | None:
 def _pairs_in(root: Path, labels: bool, refuse: Refuse) -> list[tuple[Path, Path | None]]:
     files = sorted(_array_files(root), key=_natural)
     if not files:
-        raise UserError(f"{root} holds no .npy files: set the data's root to the folder that does.")
+        raise UserError(f"{root} holds no .npy files: name the folder that does.")
     velocities = {path for path in files if _is_velocity(path)}
     gathers = [path for path in files if path not in velocities]
     if not gathers:

@@ -15,6 +15,9 @@ from fwi_lightning.figures.panels import INK, as_map, draw_cells, draw_error, dr
 from fwi_lightning.survey import OPENFWI, Survey
 
 UNCERTAINTY_CMAP = "magma_r"
+
+SMALLEST = 1e-7
+"""Misfit that an exact answer is drawn at: single precision tells no less."""
 """Colour map of uncertainty: pale where sure."""
 
 LEFT, TOP, SIDE, STEP = 0.65, 0.85, 2.0, 2.24  # inches: the row of maps
@@ -139,8 +142,9 @@ def _draw_records(axes: list[Axes], sample: Answered, survey: Survey) -> None:
 
 
 def _draw_history(axis: Axes, history: NDArray[np.floating]) -> None:
-    """Misfit against time of a refinement."""
-    axis.semilogy(history[:, 0], history[:, 1], color="#1f6fb4", linewidth=1.3)
+    """Least misfit so far against time of a refinement; what was only tried does not show."""
+    least = np.minimum.accumulate(history[:, 1]).clip(SMALLEST)
+    axis.semilogy(history[:, 0], least, color="#1f6fb4", linewidth=1.3)
     axis.set(xlabel="refinement (s)", title="misfit")
     axis.grid(linewidth=0.3, color="#bbbbbb")
     tidy(axis)

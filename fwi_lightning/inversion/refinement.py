@@ -14,12 +14,14 @@ from scipy.ndimage import gaussian_filter
 from scipy.optimize import minimize
 from torch import Tensor
 
+from fwi_lightning.data.augment.flip import mirrored
 from fwi_lightning.errors import UserError
 from fwi_lightning.inversion.curvature import gauss_newton_matrix, sensitivity
 from fwi_lightning.inversion.merging import merge
 from fwi_lightning.inversion.newton import Areas, GaussNewton
 from fwi_lightning.inversion.objective import Enough, Objective, Refined
 from fwi_lightning.inversion.priors import TEXTURES, GaussianProcess, Prior, TotalVariation
+from fwi_lightning.inversion.pursuit import pursue
 from fwi_lightning.survey import OPENFWI, Survey
 
 AUTO = "auto"
@@ -59,7 +61,10 @@ LARGEST = 20_000
 """Cells up to which the curvature is written out; it takes 4 bytes for each pair of them."""
 
 FLAT = 1e-3
-"""Relative rms difference up to which two gathers count as those of flat layers."""
+"""Relative rms difference up to which a gather counts as that of a shot elsewhere, or its mirror image."""
+
+NEARLY_FLAT = 0.1
+"""The same for a shot elsewhere, with what the sides send back; over OpenFWI's families bent ground has 0.03 to 1."""
 
 
 def refine(
@@ -152,7 +157,11 @@ def _refine(objective: Objective, prior: str) -> None:
 
     windows: Sequence[float] = WINDOWS
     while True:
-        values = _descend(objective, areas, values, importance, windows)
+        for place, window in enumerate(windows):
+            objective.listen(window)
+            values = _descend(objective, areas, values, importance)
+            if prior == "flat":
+                pursue(objective, areas, values, windows[place:])
         if small:
             values = _approach(objective, areas, values, prior, make, cost)
         windows = WINDOWS[-1:]
@@ -172,14 +181,16 @@ def _approach(
         Enough: As `Objective`.
     """
     balance, fall = WEIGHTS[prior]
-    if prior != "layers":
+    if prior in TEXTURES:
         return GaussNewton(objective, areas, make, balance, fall, cost).run(values)
     steps = STEPS
     while True:
         before = objective.found.misfit
         values = GaussNewton(objective, areas, make, balance, fall, cost).run(values, steps)
+        if prior == "flat":
+            pursue(objective, areas, values)
         steps *= 2  # unless merging helps: then it comes again after a few
-        while True:
+        while prior == "layers":
             reached = objective.found.misfit
             merged = merge(areas.spread(values), objective.held)
             found = merged.mean(areas.spread(values))
@@ -212,45 +223,52 @@ def _importance(objective: Objective, areas: Areas, velocity: Tensor) -> Tensor:
     return torch.from_numpy(np.sqrt(felt / np.median(felt[:10]))).clamp(1e-3, 1)
 
 
-def _descend(
-    objective: Objective, areas: Areas, values: Tensor, importance: Tensor, windows: Sequence[float]
-) -> Tensor:
+def _descend(objective: Objective, areas: Areas, values: Tensor, importance: Tensor) -> Tensor:
     """L-BFGS within bounds (Byrd, Lu, Nocedal and Zhu, 1995), with a total variation."""
     low, high = (np.full(areas.count, bound / SCALE) for bound in objective.bounds)
     x = values.numpy() / SCALE
     low[areas.held.numpy()] = high[areas.held.numpy()] = x[areas.held.numpy()]
-    limits = list(zip(low, high, strict=True))
     variation = TotalVariation(importance, SMOOTHING)
-    for window in windows:
-        objective.listen(window)
+    velocity = areas.spread(values)
+    weight = SHARE * objective.value(velocity) / max(variation.energy(velocity)[0], 1e-12)
+
+    def total(x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         velocity = areas.spread(torch.from_numpy(x * SCALE))
-        weight = SHARE * objective.value(velocity) / max(variation.energy(velocity)[0], 1e-12)
+        data, slope = objective.gradient(velocity)
+        energy, pull = variation.energy(velocity)
+        return data + weight * energy, areas.collect(slope + weight * pull).numpy() * SCALE
 
-        def total(x: NDArray[np.float64], weight: float) -> tuple[float, NDArray[np.float64]]:
-            velocity = areas.spread(torch.from_numpy(x * SCALE))
-            data, slope = objective.gradient(velocity)
-            energy, pull = variation.energy(velocity)
-            return data + weight * energy, areas.collect(slope + weight * pull).numpy() * SCALE
-
-        settings = {"maxiter": STRIDES, "maxcor": 20, "maxfun": 10**9, "ftol": 0.0, "gtol": 0.0}
-        x = minimize(total, x, args=(weight,), jac=True, method="L-BFGS-B", bounds=limits, options=settings).x
-    return torch.from_numpy(x * SCALE)
+    settings = {"maxiter": STRIDES, "maxcor": 20, "maxfun": 10**9, "ftol": 0.0, "gtol": 0.0}
+    limits = list(zip(low, high, strict=True))
+    found = minimize(total, x, jac=True, method="L-BFGS-B", bounds=limits, options=settings)
+    return torch.from_numpy(found.x * SCALE)
 
 
 def looks_flat(gathers: Tensor, survey: Survey) -> bool:
-    """Whether the ground is the same in every column: then a trace depends on its offset alone.
+    """Whether the ground is the same in every column.
+
+    Then a trace depends on its offset alone, but for what the sides of the map send back; and the gathers of shots
+    that are each other's mirror images are so too, to the last digits.
 
     Args:
         gathers: (shots, time, receivers) as recorded.
         survey: The survey.
     """
-    place = {column: index for index, column in enumerate(survey.receiver_columns)}
-    first = survey.shot_columns[0]
+    first, place = survey.shot_columns[0], {column: index for index, column in enumerate(survey.receiver_columns)}
+    shifted = 0.0
     for shot, column in enumerate(survey.shot_columns[1:], start=1):
         shared = [receiver for receiver in place if receiver - first + column in place]
         if shared:
-            here = gathers[shot, :-1, [place[receiver - first + column] for receiver in shared]]
-            there = gathers[0, :-1, [place[receiver] for receiver in shared]]
-            if float((here - there).norm()) > FLAT * float(there.norm()):
-                return False
-    return True
+            there = [place[receiver - first + column] for receiver in shared]
+            shifted = max(shifted, _unlike(gathers[shot][:, there], gathers[0][:, [place[one] for one in shared]]))
+    receivers = mirrored(survey.receiver_columns, survey)
+    pairs = [(shot, image) for shot, image in enumerate(mirrored(survey.shot_columns, survey)) if image is not None]
+    if None in receivers or not pairs:
+        return shifted <= FLAT
+    turned = max(_unlike(gathers[shot][:, receivers], gathers[image]) for shot, image in pairs)
+    return turned <= FLAT and shifted <= NEARLY_FLAT
+
+
+def _unlike(gather: Tensor, other: Tensor) -> float:
+    """Relative rms difference of two gathers but for the last sample, which some families store as zeros."""
+    return float((gather - other)[:-1].norm() / other[:-1].norm())

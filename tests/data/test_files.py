@@ -143,12 +143,12 @@ class TestShapes:
 
 class TestErrors:
     def test_no_such_root(self, tmp_path):
-        with pytest.raises(UserError, match=r"nowhere does not exist: set the data's root to a folder"):
+        with pytest.raises(UserError, match=r"nowhere does not exist: name a folder"):
             find_parts(tmp_path / "nowhere")
 
     def test_an_empty_folder(self, tmp_path):
         (tmp_path / "notes.txt").write_text("hello")
-        with pytest.raises(UserError, match=r"holds no \.npy files: set the data's root"):
+        with pytest.raises(UserError, match=r"holds no \.npy files: name the folder"):
             find_parts(tmp_path)
 
     def test_gathers_without_velocity(self, tmp_path):
