@@ -23,7 +23,7 @@ from scipy.ndimage import gaussian_filter
 from fwi_lightning import load_model
 from fwi_lightning.geology import FAMILIES, draw
 from fwi_lightning.inversion import refine
-from fwi_lightning.inversion.priors import TEXTURES
+from fwi_lightning.inversion.refinement import prior_of
 from fwi_lightning.inversion.start import gradient_start
 from fwi_lightning.physics import simulate
 from fwi_lightning.survey import OPENFWI
@@ -52,8 +52,7 @@ def measure(family: str, name: str, seconds: float, checkpoint: str) -> dict[str
     truth = torch.from_numpy(draw(family, 1, SEED)[0])
     gathers = simulate(truth[0])
     start = begin(name, truth, gathers, checkpoint)
-    prior = family if family in TEXTURES else "auto"
-    found = refine(gathers, start, seconds=seconds, misfit=0, prior=prior)
+    found = refine(gathers, start, seconds=seconds, misfit=0, prior=prior_of(family))
     return {
         "start": {"mae": error(start, truth), "misfit": round(found.start_misfit, 4)},
         "found": {

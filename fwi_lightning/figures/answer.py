@@ -15,10 +15,10 @@ from fwi_lightning.figures.panels import INK, as_map, draw_cells, draw_error, dr
 from fwi_lightning.survey import OPENFWI, Survey
 
 UNCERTAINTY_CMAP = "magma_r"
+"""Colour map of uncertainty: pale where sure."""
 
 SMALLEST = 1e-7
 """Misfit that an exact answer is drawn at: single precision tells no less."""
-"""Colour map of uncertainty: pale where sure."""
 
 LEFT, TOP, SIDE, STEP = 0.65, 0.85, 2.0, 2.24  # inches: the row of maps
 SECOND, TALL = 4.25, 2.6  # the row of records and profiles

@@ -135,9 +135,8 @@ def gauss_newton_matrix(velocity: Tensor, survey: Survey, weight: Tensor, areas:
     """
     velocity = velocity.detach().float()
     if areas is not None and int(areas.max()) < FEW:
-        rows = _differences(velocity, survey, areas)
-        rows *= weight[:, None]
-        return rows.flatten(1) @ rows.flatten(1).T / rows[0].numel()
+        changes = torch.stack([STEP * (areas == area) for area in range(int(areas.max()) + 1)])
+        return curvature_along(velocity, changes, survey, weight) / STEP**2
     derivative = Derivative(velocity, survey)
     matrix = torch.zeros(velocity.numel(), velocity.numel())
     with _fast_products():
@@ -169,12 +168,23 @@ def sensitivity(velocity: Tensor, survey: Survey, weight: Tensor) -> Tensor:
     return felt.div_(survey.shots * survey.samples * used).reshape(survey.grid)
 
 
-def _differences(velocity: Tensor, survey: Survey, areas: Tensor) -> Tensor:
-    """The derivative with respect to areas, (areas, shots, time, receivers) float64 per m/s, by differences."""
-    count = int(areas.max()) + 1
-    changed = torch.stack([velocity, *(velocity + STEP * (areas == area) for area in range(count))])
-    records = simulate(changed, survey, velocity.min().expand(len(changed))).double()
-    return (records[1:] - records[0]) / STEP
+def curvature_along(velocity: Tensor, changes: Tensor, survey: Survey, weight: Tensor) -> Tensor:
+    """The same curvature between some changes of a map, by differences: one simulation for each.
+
+    Args:
+        velocity: (depth, width) in m/s.
+        changes: (changes, depth, width) in m/s: small beside what bends the record, large beside rounding.
+        survey: The survey.
+        weight: (time,), the weight of each time sample of the record.
+
+    Returns:
+        (changes, changes) float64, symmetric.
+    """
+    changed = torch.cat([velocity[None], velocity + changes])
+    every = max(1, _sampling(survey).every // 2)  # twice as often as a band-limited record needs
+    records = simulate(changed, survey, velocity.min().expand(len(changed)))[:, :, ::every].double()
+    rows = (weight[::every, None] * (records[1:] - records[0])).flatten(1)
+    return rows @ rows.T / rows.shape[1]
 
 
 @contextmanager

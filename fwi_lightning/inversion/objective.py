@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,9 @@ from fwi_lightning.physics.fingerprint import source_velocity
 from fwi_lightning.physics.misfit import relative_rms
 from fwi_lightning.physics.wavefields import wavefields
 from fwi_lightning.survey import OPENFWI, Survey
+
+BATCH = 16
+"""Maps simulated at a time."""
 
 
 @dataclass
@@ -52,6 +56,7 @@ class Objective:
         held: (depth, width), the cells whose velocity is known.
         weight: (time,), t in seconds; 0 for the last sample, which some families store as zeros.
         found: The best map so far.
+        pace: Seconds that a simulation took of late.
 
     Args:
         gathers: (shots, time, receivers) as recorded.
@@ -81,6 +86,7 @@ class Objective:
         _check(gathers, start, survey, bounds)
         self.gathers, self.survey, self.bounds = gathers.float().cpu(), survey, bounds
         self._seconds, self._enough, self._on_step = seconds, misfit, on_step
+        self.pace = 0.0
         self.weight = self.listen(1.0)
         velocity = start.detach().float().cpu().reshape(survey.grid).clamp(*bounds)
         self.held = torch.zeros(survey.grid, dtype=torch.bool)
@@ -109,6 +115,12 @@ class Objective:
         self.weight[-1] = 0
         return self.weight
 
+    def first(self, share: float) -> Objective:
+        """The same of the first part of the record alone, which takes less time; it never finds a map good enough."""
+        survey = replace(self.survey, samples=math.ceil(share * self.survey.samples))
+        gathers = self.gathers[:, : survey.samples]
+        return Objective(gathers, self.start, survey, self.bounds, self.left(), -1.0, None)
+
     def left(self) -> float:
         """Seconds that are left of the budget."""
         return self._seconds - (time.monotonic() - self.begun)
@@ -124,9 +136,19 @@ class Objective:
 
     def value(self, velocity: Tensor) -> float:
         """J at a map, (depth, width) float64 in m/s."""
-        self.check()
-        with torch.no_grad():
-            return self._judge(velocity.float(), simulate(velocity.float(), self.survey))
+        return self.values(velocity[None])[0]
+
+    def values(self, velocities: Tensor) -> list[float]:
+        """J at maps, (maps, depth, width) float64 in m/s; together they take less time than one after the other."""
+        found = []
+        for maps in velocities.float().split(BATCH):
+            self.check()
+            begun = time.monotonic()
+            with torch.no_grad():
+                records = simulate(maps, self.survey)
+            self.pace = (time.monotonic() - begun) / len(maps)
+            found += [self._judge(*pair) for pair in zip(maps, records, strict=True)]
+        return found
 
     def gradient(self, velocity: Tensor) -> tuple[float, Tensor]:
         """J and its gradient, (depth, width) float64, at a map, (depth, width) float64 in m/s."""

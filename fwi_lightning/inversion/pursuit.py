@@ -21,7 +21,7 @@ WORTH = 1.6
 """A layer more has to lower the misfit by this factor."""
 
 STEPS = 3
-"""Steps at most in each window."""
+"""Steps at most in each window: they lead to the right layers at once or not at all."""
 
 FALL = 0.999
 """Share of the misfit that may be left after a step for another one."""
@@ -32,7 +32,9 @@ BETTER = 1 - 1e-6
 Array = NDArray[np.float64]
 
 
-def pursue(objective: Objective, areas: Areas, values: Tensor, windows: Sequence[float] = (1.0,)) -> Tensor:
+def pursue(
+    objective: Objective, areas: Areas, values: Tensor, windows: Sequence[float] = (1.0,), steps: int = STEPS
+) -> Tensor:
     """Gauss-Newton steps to stacks of few layers, in growing windows.
 
     The quadratic model of the misfit is minimised over stacks of 1, 2, 3 ... layers; each is simulated, as it is and
@@ -45,6 +47,7 @@ def pursue(objective: Objective, areas: Areas, values: Tensor, windows: Sequence
         areas: Rows of the stack: neighbours in their numbers are neighbours in depth.
         values: (areas,) float64 in m/s, where the first model is made.
         windows: Shares of the record. Default: all of it.
+        steps: Steps at most in each window. Default 3.
 
     Returns:
         The stack where it ends, (areas,) in m/s.
@@ -55,7 +58,7 @@ def pursue(objective: Objective, areas: Areas, values: Tensor, windows: Sequence
     for window in windows:
         objective.listen(window)
         reached = math.inf
-        for _ in range(STEPS):
+        for _ in range(steps):
             stack, value = _step(objective, areas, values)
             if value > FALL * reached:
                 break
@@ -65,17 +68,16 @@ def pursue(objective: Objective, areas: Areas, values: Tensor, windows: Sequence
 
 def _step(objective: Objective, areas: Areas, values: Tensor) -> tuple[Tensor, float]:
     """The stack of layers with the least misfit for its number of layers, and that misfit."""
+    objective.check(areas.count * objective.pace)
     velocity = areas.spread(values)
     gradient = objective.gradient(velocity)[1]
     matrix = gauss_newton_matrix(velocity, objective.survey, objective.weight, areas.of_cell).double().numpy()
     slope = areas.collect(gradient).numpy() - matrix @ values.numpy()
-    tried = []
-    for number, stack in enumerate(stacks(matrix, slope, LAYERS)):
-        for layers in (stack.clip(*objective.bounds), stack.clip(*objective.bounds).round()):
-            value = objective.value(areas.spread(torch.from_numpy(layers)))
-            tried.append((value * WORTH**number, value, layers))
-    _, value, layers = min(tried, key=lambda found: found[0])
-    return torch.from_numpy(layers), value
+    found = torch.from_numpy(np.stack(list(stacks(matrix, slope, LAYERS)))).clamp(*objective.bounds)
+    tried = torch.cat([found, found.round()])
+    misfit = torch.tensor(objective.values(tried[:, areas.of_cell]))
+    best = int((misfit * WORTH ** torch.arange(len(found)).repeat(2)).argmin())
+    return tried[best], float(misfit[best])
 
 
 def stacks(matrix: Array, slope: Array, most: int) -> Iterator[Array]:

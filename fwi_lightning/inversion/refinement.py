@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fwi_lightning.data.augment.flip import mirrored
 from fwi_lightning.errors import UserError
+from fwi_lightning.inversion.bending import bend
 from fwi_lightning.inversion.curvature import gauss_newton_matrix, sensitivity
 from fwi_lightning.inversion.merging import merge
 from fwi_lightning.inversion.newton import Areas, GaussNewton
@@ -25,7 +26,7 @@ from fwi_lightning.inversion.pursuit import pursue
 from fwi_lightning.survey import OPENFWI, Survey
 
 AUTO = "auto"
-PRIORS = (AUTO, "layers", "flat", *TEXTURES)
+PRIORS = (AUTO, "layers", "flat", "curved", *TEXTURES)
 
 SCALE = 1000.0
 """m/s to a unit of the optimiser."""
@@ -90,8 +91,9 @@ def refine(
         seconds: Time to spend; no step begins that would not end within it. Default 60.
         misfit: Relative rms residual at which the map is good enough. Default 0.00001.
         bounds: Lowest and highest velocity, m/s. Default (1500, 4500).
-        prior: "layers" (piecewise constant), "flat" (the same in every column), "Style_A" or "Style_B" (their
-            textures), or "auto": flat where the record says so, else layers. Default "auto".
+        prior: "layers" (piecewise constant), "flat" (the same in every column), "curved" (layers bent by one shared
+            curve are tried first), "Style_A" or "Style_B" (their textures), or "auto": flat where the record says so,
+            else layers. Default "auto".
         on_step: Called with seconds and misfit after each simulation. Default: nothing.
 
     Returns:
@@ -102,8 +104,10 @@ def refine(
     """
     check_prior(prior)
     objective = Objective(gathers, start, survey, bounds, seconds, misfit, on_step)
-    if prior == AUTO:
-        prior = "flat" if looks_flat(objective.gathers, survey) else "layers"
+    if prior in (AUTO, "curved") and looks_flat(objective.gathers, survey):
+        prior = "flat"
+    elif prior == AUTO:
+        prior = "layers"
     whole = objective
     if prior == "flat":
         # Each shot over flat ground tells the same.
@@ -111,10 +115,14 @@ def refine(
         alone = replace(survey, shot_columns=(survey.shot_columns[shot],))
         objective = Objective(gathers[shot : shot + 1], start, alone, bounds, whole.left(), misfit, on_step)
     with suppress(Enough):
+        objective.check()
+        if prior == "curved":
+            bend(objective)
+            prior = "layers"
         _refine(objective, prior)
     if objective is not whole:
         whole.adopt(objective.found.velocity, objective.found.history)
-    if prior in ("layers", "flat"):
+    if prior not in TEXTURES:
         # OpenFWI's layers have whole numbers; whether these are the ones the record decides.
         whole.adopt(whole.found.velocity.round())
     whole.found.seconds = seconds - whole.left()
@@ -132,17 +140,23 @@ def check_prior(prior: str) -> str:
     return prior
 
 
+def prior_of(family: str) -> str:
+    """The prior for maps of a family, as far as its name tells."""
+    if family in TEXTURES:
+        return family
+    return "curved" if family.startswith("CurveVel") else AUTO
+
+
 def _refine(objective: Objective, prior: str) -> None:
     """Both methods one after the other.
 
     Raises:
         Enough: As `Objective`.
     """
-    objective.check()
     depth, width = objective.survey.grid
     cells = torch.arange(depth * width).reshape(depth, width)
     areas = Areas(cells // width if prior == "flat" else cells, objective.held)
-    values = areas.mean(objective.start)
+    values = areas.mean(objective.found.velocity[0].double())
     small = cells.numel() <= LARGEST
     begun = time.monotonic()
     importance = torch.ones(depth, width, dtype=torch.float64)

@@ -11,8 +11,7 @@ from torch import Tensor
 from fwi_lightning.errors import UserError
 from fwi_lightning.inversion.fixed_point import correct
 from fwi_lightning.inversion.judging import look
-from fwi_lightning.inversion.priors import TEXTURES
-from fwi_lightning.inversion.refinement import AUTO, check_prior, refine
+from fwi_lightning.inversion.refinement import AUTO, check_prior, prior_of, refine
 from fwi_lightning.inversion.state import State
 from fwi_lightning.physics import simulate
 
@@ -99,8 +98,7 @@ class Refine(Step):
         seconds: For each sample, at most. Default 60.
         misfit: Relative rms at which a map is good enough. Default 0.00001.
         bounds: Lowest and highest velocity, m/s. Default (1500, 4500).
-        prior: As `refine`; "auto" takes a Style family's own where the model has a family head that names one. Default
-            "auto".
+        prior: As `refine`; "auto" takes that of the family which the model's family head names. Default "auto".
 
     Raises:
         UserError: If a setting is out of range.
@@ -158,7 +156,7 @@ class Refine(Step):
         if self.prior != AUTO or state.answer is None or state.answer.family is None or not state.families:
             return [self.prior] * len(state)
         names = [state.families[number] for number in state.answer.family.argmax(dim=1).tolist()]
-        return [name if name in TEXTURES else AUTO for name in names]
+        return [prior_of(name) for name in names]
 
 
 def _resampled(history: Sequence[tuple[float, float]]) -> Tensor:

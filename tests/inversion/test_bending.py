@@ -1,0 +1,59 @@
+"""Layers that one curve bends are found from a start without the bends."""
+
+import numpy as np
+import pytest
+import torch
+
+from fwi_lightning.geology.layers import fill
+from fwi_lightning.inversion import refine
+from fwi_lightning.inversion.bending import Bent, _draw, _read, _sines
+from fwi_lightning.inversion.refinement import prior_of
+from fwi_lightning.physics import simulate
+from fwi_lightning.survey import Survey
+
+SURVEY = Survey.surface(42, depth=30, shots=3, samples=400, sponge=30)
+
+
+def ground(curve):
+    """A layer over two others, bent."""
+    rows = np.arange(30)[:, None] + curve @ _sines(42)
+    return fill(rows, np.array([9, 19]), np.array([2000, 2800, 2200]))
+
+
+def test_bends_are_found_from_a_start_without_them():
+    curve = np.array([0.0, 1.5, -2.0, 0.5, 0.0, 1.0])
+    truth = torch.from_numpy(ground(curve)).float()
+    flat = torch.from_numpy(ground(np.zeros(6))).float()
+    record = simulate(truth, SURVEY)
+    apart = float((flat - truth).abs().mean())
+    found = refine(record, flat, SURVEY, seconds=300, misfit=1e-5, prior="curved")
+    assert found.misfit <= 1e-5
+    assert float((found.velocity - truth).abs().mean()) < 1 < 70 < apart
+
+
+def test_sines_make_up_each_curve_that_is_drawn():
+    curves = _draw(70, 70) @ _sines(70)
+    assert curves.shape == (300, 70)
+    assert 2.5 < float(np.abs(curves).max(axis=1).mean()) < 12
+
+
+def test_bends_are_read_off_a_map_that_has_them():
+    curve = np.array([0.0, 1.5, -2.0, 0.5, 0.0, 1.0])
+    bent = _read(ground(curve), _draw(42, 30))
+    found, true = bent.curve @ _sines(42), curve @ _sines(42)
+    assert np.corrcoef(found, true)[0, 1] > 0.98
+    assert np.abs(bent.velocity(30) - ground(curve)).mean() < 60
+
+
+def test_a_profile_without_a_curve_is_flat_and_ends_evenly():
+    bent = Bent(np.array([2.0, 4.0]), np.array([1500.0, 2500.0]), np.zeros(6), _sines(42))
+    velocity = bent.velocity(6)
+    assert velocity[:, 0].tolist() == [1500, 1500, 1500, 2000, 2500, 2500]
+    assert (velocity == velocity[:, :1]).all()
+
+
+@pytest.mark.parametrize(
+    ("family", "prior"), [("CurveVel_A", "curved"), ("Style_B", "Style_B"), ("CurveFault_A", "auto"), ("x", "auto")]
+)
+def test_the_family_names_the_prior(family, prior):
+    assert prior_of(family) == prior
