@@ -124,8 +124,7 @@ def _draw(width: int, depth: int) -> Array:
     rng, scale = np.random.default_rng(0), depth / OPENFWI_DEPTH
     sines = _sines(width)
     drawn = [draw_curve(rng, width, scale * rng.uniform(*AMPLITUDE)) for _ in range(CURVES)]
-    curves: Array = np.linalg.lstsq(sines.T, np.stack(drawn).T, rcond=None)[0].T
-    return curves
+    return np.linalg.lstsq(sines.T, np.stack(drawn).T, rcond=None)[0].T.astype(np.float64)
 
 
 def _sines(width: int) -> Array:
