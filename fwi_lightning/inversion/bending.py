@@ -108,9 +108,9 @@ def bend(objective: Objective) -> None:
     """
     depth, width = objective.survey.grid
     curves = _draw(width, depth)
-    bent, searched = _read(objective.start.numpy(), curves), False
+    bent, searched = _read(objective.start.numpy(), curves, objective.bounds), False
     for window in WINDOWS:
-        first = objective.first(window)
+        first = objective if window == WINDOWS[-1] else objective.first(window)
         echo = 0.5 * float((first.weight[:, None] * first.gathers).double().square().mean())
         if not searched and _value(first, bent) > UNEXPLAINED * echo:
             bent, searched = _search(first, bent, curves), True
@@ -134,8 +134,8 @@ def _sines(width: int) -> Array:
     return np.concatenate([np.sin(angles), np.cos(angles)])
 
 
-def _read(velocity: Array, curves: Array) -> Bent:
-    """The bent layers that are most like a map."""
+def _read(velocity: Array, curves: Array, bounds: tuple[float, float]) -> Bent:
+    """The bent layers within bounds that are most like a map."""
     depth, width = velocity.shape
     nodes = np.arange(-REACH, depth + REACH, NODES, dtype=np.float64)
     sines = _sines(width)
@@ -155,11 +155,11 @@ def _read(velocity: Array, curves: Array) -> Bent:
     ample = 0.01 * np.abs(unlike(best)).mean() * np.sqrt(velocity.size)
 
     def total(change: Array) -> Array:
-        moved = best.moved(change, (0.0, np.inf))
+        moved = best.moved(change, bounds)
         return np.concatenate([unlike(moved), ample * moved.curve / AMPLE, 0.01 * np.diff(moved.profile)])
 
     change = least_squares(total, np.zeros(len(nodes) + len(sines)), x_scale=_units(best, True), max_nfev=20).x
-    return best.moved(change, (0.0, np.inf))
+    return best.moved(change, bounds)
 
 
 def _search(objective: Objective, bent: Bent, curves: Array) -> Bent:
@@ -204,13 +204,15 @@ def _fit(objective: Objective, bent: Bent, whole: bool, steps: int) -> tuple[Ben
         objective.check(len(units) * objective.pace)
         velocity = torch.from_numpy(bent.velocity(depth))
         misfit, gradient = objective.gradient(velocity)
-        moves = (bent.moved(row, objective.bounds).velocity(depth) for row in np.diag(units))
+        moves = (bent.moved(row, (-np.inf, np.inf)).velocity(depth) for row in np.diag(units))
         changes = torch.from_numpy(np.stack(list(moves))) - velocity
         matrix = curvature_along(velocity.float(), changes.float(), objective.survey, objective.weight).numpy()
         slope = (changes * gradient).sum(dim=(1, 2)).numpy()
         slope[profile:] += misfit * price * bent.curve * UNITS[1]
         matrix[range(profile, len(units)), range(profile, len(units))] += misfit * price * UNITS[1] ** 2
         diagonal = matrix.diagonal()
+        if not diagonal.any():
+            break
         for _ in range(attempts):
             damped = matrix + np.diag(damping * diagonal + 1e-6 * diagonal.mean())
             change = -np.linalg.solve(damped, slope)

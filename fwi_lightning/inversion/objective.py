@@ -142,7 +142,7 @@ class Objective:
         """J at maps, (maps, depth, width) float64 in m/s; together they take less time than one after the other."""
         found = []
         for maps in velocities.float().split(BATCH):
-            self.check()
+            self.check(len(maps) * self.pace)
             begun = time.monotonic()
             with torch.no_grad():
                 records = simulate(maps, self.survey)

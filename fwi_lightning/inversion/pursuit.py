@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fwi_lightning.inversion.curvature import gauss_newton_matrix
+from fwi_lightning.inversion.curvature import STEP, curvature_along
 from fwi_lightning.inversion.newton import Areas
 from fwi_lightning.inversion.objective import Objective
 
@@ -71,7 +71,9 @@ def _step(objective: Objective, areas: Areas, values: Tensor) -> tuple[Tensor, f
     objective.check(areas.count * objective.pace)
     velocity = areas.spread(values)
     gradient = objective.gradient(velocity)[1]
-    matrix = gauss_newton_matrix(velocity, objective.survey, objective.weight, areas.of_cell).double().numpy()
+    changes = torch.stack([STEP * (areas.of_cell == area) for area in range(areas.count)])
+    curvature = curvature_along(velocity.float(), changes, objective.survey, objective.weight)
+    matrix = (curvature / STEP**2).numpy()
     slope = areas.collect(gradient).numpy() - matrix @ values.numpy()
     found = torch.from_numpy(np.stack(list(stacks(matrix, slope, LAYERS)))).clamp(*objective.bounds)
     tried = torch.cat([found, found.round()])
@@ -90,7 +92,7 @@ def stacks(matrix: Array, slope: Array, most: int) -> Iterator[Array]:
     Args:
         matrix: (rows, rows), symmetric, not negative.
         slope: (rows,).
-        most: Number of pieces at the end.
+        most: Number of pieces at the end; fewer where no further one lowers the form.
 
     Yields:
         (rows,), the minimum with one more piece.
@@ -103,9 +105,10 @@ def stacks(matrix: Array, slope: Array, most: int) -> Iterator[Array]:
     while True:
         chosen, heights = _settle(form, force, chosen)
         yield np.repeat(heights.cumsum(), np.diff([*chosen, rows]))
-        if len(chosen) == min(most, rows):
+        step, reached = _next(form, force, chosen)
+        if len(chosen) == min(most, rows) or reached <= _gain(form, force, chosen)[0]:
             return
-        chosen = sorted([*chosen, _next(form, force, chosen)[0]])
+        chosen = sorted([*chosen, step])
 
 
 def _settle(form: Array, force: Array, chosen: list[int]) -> tuple[list[int], Array]:

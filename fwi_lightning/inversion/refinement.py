@@ -91,9 +91,9 @@ def refine(
         seconds: Time to spend; no step begins that would not end within it. Default 60.
         misfit: Relative rms residual at which the map is good enough. Default 0.00001.
         bounds: Lowest and highest velocity, m/s. Default (1500, 4500).
-        prior: "layers" (piecewise constant), "flat" (the same in every column), "curved" (layers bent by one shared
-            curve are tried first), "Style_A" or "Style_B" (their textures), or "auto": flat where the record says so,
-            else layers. Default "auto".
+        prior: "layers" (piecewise constant), "flat" (the same in every column), "curved" (flat where the record says
+            so, else layers bent by one shared curve are tried first), "Style_A" or "Style_B" (their textures), or
+            "auto": flat where the record says so, else layers. Default "auto".
         on_step: Called with seconds and misfit after each simulation. Default: nothing.
 
     Returns:
@@ -156,7 +156,8 @@ def _refine(objective: Objective, prior: str) -> None:
     depth, width = objective.survey.grid
     cells = torch.arange(depth * width).reshape(depth, width)
     areas = Areas(cells // width if prior == "flat" else cells, objective.held)
-    values = areas.mean(objective.found.velocity[0].double())
+    # What was found before need not keep to the velocities that are known.
+    values = areas.mean(torch.where(objective.held, objective.start, objective.found.velocity[0].double()))
     small = cells.numel() <= LARGEST
     begun = time.monotonic()
     importance = torch.ones(depth, width, dtype=torch.float64)
@@ -262,27 +263,30 @@ def looks_flat(gathers: Tensor, survey: Survey) -> bool:
     """Whether the ground is the same in every column.
 
     Then a trace depends on its offset alone, but for what the sides of the map send back; and the gathers of shots
-    that are each other's mirror images are so too, to the last digits.
+    that are each other's mirror images are so too, to 0.000001. Ground that is its own mirror image and hardly scatters
+    passes for flat as well.
 
     Args:
         gathers: (shots, time, receivers) as recorded.
         survey: The survey.
     """
     first, place = survey.shot_columns[0], {column: index for index, column in enumerate(survey.receiver_columns)}
-    shifted = 0.0
+    compared = []
     for shot, column in enumerate(survey.shot_columns[1:], start=1):
         shared = [receiver for receiver in place if receiver - first + column in place]
         if shared:
             there = [place[receiver - first + column] for receiver in shared]
-            shifted = max(shifted, _unlike(gathers[shot][:, there], gathers[0][:, [place[one] for one in shared]]))
+            compared.append(_unlike(gathers[shot][:, there], gathers[0][:, [place[one] for one in shared]]))
+    if not compared:
+        return False
     receivers = mirrored(survey.receiver_columns, survey)
     pairs = [(shot, image) for shot, image in enumerate(mirrored(survey.shot_columns, survey)) if image is not None]
     if None in receivers or not pairs:
-        return shifted <= FLAT
+        return max(compared) <= FLAT
     turned = max(_unlike(gathers[shot][:, receivers], gathers[image]) for shot, image in pairs)
-    return turned <= FLAT and shifted <= NEARLY_FLAT
+    return turned <= FLAT and max(compared) <= NEARLY_FLAT
 
 
 def _unlike(gather: Tensor, other: Tensor) -> float:
     """Relative rms difference of two gathers but for the last sample, which some families store as zeros."""
-    return float((gather - other)[:-1].norm() / other[:-1].norm())
+    return float((gather - other)[:-1].norm()) / max(float(other[:-1].norm()), 1e-30)

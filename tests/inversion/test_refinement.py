@@ -86,9 +86,24 @@ def test_flat_ground_is_seen_in_the_record_and_found_to_the_meter_per_second():
     assert error(found.velocity[0], truth) < 1 < 30 < error(smooth, truth)
 
 
+def test_flat_ground_is_seen_although_the_sides_send_echoes_back(ground):
+    truth = torch.full(SURVEY.grid, 2000.0)
+    truth[8:] = 3300
+    record = simulate(truth, SURVEY)
+    first, second = record[0, :, :16], record[1, :, 14:]
+    assert SURVEY.shot_columns[:2] == (0, 14)
+    assert 1e-3 < float((first - second).norm() / first.norm()) < 0.1
+    assert looks_flat(record, SURVEY)
+
+
 def test_bent_ground_does_not_look_flat(ground):
     _, record, _ = ground
     assert not looks_flat(record, SURVEY)
+
+
+def test_a_single_shot_does_not_tell_flat_ground():
+    alone = replace(SURVEY, shot_columns=(14,))
+    assert not looks_flat(simulate(torch.full(SURVEY.grid, 2000.0), alone), alone)
 
 
 def test_a_texture_is_found_with_its_own_prior():
