@@ -139,7 +139,9 @@ def _steps(report: PredictionReport) -> list[Block]:
         known = np.isfinite(misfit) & np.isfinite(before)
         line: dict[str, Any] = {"after": name.replace("_", " ")}
         line["median_misfit"] = float(np.nanmedian(misfit)) if np.isfinite(misfit).any() else None
-        line["mean_change"] = 100 * float(np.mean(misfit[known] / before[known] - 1)) if known.any() else None
+        imperfect = known & (before > 0)
+        change = misfit[imperfect] / before[imperfect] - 1
+        line["mean_change"] = 100 * float(np.mean(change)) if imperfect.any() else None
         line["improved"] = 100 * float(np.mean(misfit[known] < before[known])) if known.any() else None
         line["seconds_a_sample"] = float(seconds.mean()) if len(seconds) else None
         rows.append(line)
