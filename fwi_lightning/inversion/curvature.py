@@ -135,8 +135,7 @@ def gauss_newton_matrix(velocity: Tensor, survey: Survey, weight: Tensor, areas:
     """
     velocity = velocity.detach().float()
     if areas is not None and int(areas.max()) < FEW:
-        changes = torch.stack([STEP * (areas == area) for area in range(int(areas.max()) + 1)])
-        return curvature_along(velocity, changes, survey, weight) / STEP**2
+        return curvature_of_areas(velocity, survey, weight, areas)
     derivative = Derivative(velocity, survey)
     matrix = torch.zeros(velocity.numel(), velocity.numel())
     with _fast_products():
@@ -166,6 +165,12 @@ def sensitivity(velocity: Tensor, survey: Survey, weight: Tensor) -> Tensor:
     felt = torch.stack([shot.square_().sum(dim=1) for shot in rows]).sum(dim=0)
     used = len(derivative.receivers) / derivative.every
     return felt.div_(survey.shots * survey.samples * used).reshape(survey.grid)
+
+
+def curvature_of_areas(velocity: Tensor, survey: Survey, weight: Tensor, areas: Tensor) -> Tensor:
+    """`gauss_newton_matrix` by differences, whatever the number of areas: (areas, areas) float64 per (m/s)^2."""
+    changes = torch.stack([STEP * (areas == area) for area in range(int(areas.max()) + 1)])
+    return curvature_along(velocity, changes, survey, weight) / STEP**2
 
 
 def curvature_along(velocity: Tensor, changes: Tensor, survey: Survey, weight: Tensor) -> Tensor:

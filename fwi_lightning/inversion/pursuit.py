@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fwi_lightning.inversion.curvature import STEP, curvature_along
+from fwi_lightning.inversion.curvature import curvature_of_areas
 from fwi_lightning.inversion.newton import Areas
 from fwi_lightning.inversion.objective import Objective
 
@@ -71,9 +71,7 @@ def _step(objective: Objective, areas: Areas, values: Tensor) -> tuple[Tensor, f
     objective.check(areas.count * objective.pace)
     velocity = areas.spread(values)
     gradient = objective.gradient(velocity)[1]
-    changes = torch.stack([STEP * (areas.of_cell == area) for area in range(areas.count)])
-    curvature = curvature_along(velocity.float(), changes, objective.survey, objective.weight)
-    matrix = (curvature / STEP**2).numpy()
+    matrix = curvature_of_areas(velocity.float(), objective.survey, objective.weight, areas.of_cell).numpy()
     slope = areas.collect(gradient).numpy() - matrix @ values.numpy()
     found = torch.from_numpy(np.stack(list(stacks(matrix, slope, LAYERS)))).clamp(*objective.bounds)
     tried = torch.cat([found, found.round()])
