@@ -183,6 +183,11 @@ def _starter_seconds() -> float | None:
     return steps * STARTER_STEP
 
 
+LABEL = 16.0
+"""m/s that a label of the ladder is high."""
+POINTS = 0.55
+"""Typographic points to the m/s in it."""
+
 STARTER_STEP = 0.36
 """Seconds of one core that a step of the starter takes: 16 samples in bfloat16, forward, backward and AdamW."""
 
@@ -290,13 +295,29 @@ def ladder(results: list[dict[str, Any]]) -> Figure:
         (axes[0], "training", "training (s of one core)"),
         (axes[1], "processor seconds a sample", "prediction (s of one core a sample)"),
     ):
-        for result in (result for result in results if result[key]):
-            place = result[key], result["all"]["mae"]
+        shown = sorted((result for result in results if result[key]), key=lambda result: -result["all"]["mae"])
+        costs = [np.log10(result[key]) for result in shown]
+        length = 0.3 * (max(costs) - min(costs))
+        labels: list[tuple[float, float]] = []
+        for result, cost in zip(shown, costs, strict=True):
+            mae = height = result["all"]["mae"]
             name, whole = result["name"].split(",")[0], result["samples"] == len(FAMILIES) * PER_FAMILY
             colour = "#1f6fb4" if "starter" in name else "#8a8a8a"
-            axis.plot(*place, "o", color=colour, markerfacecolor=colour if whole else "white")
-            said = name if whole else f"{name}\n(only {result['samples']} samples)"
-            axis.annotate(said, place, fontsize=7, xytext=(4, 3), textcoords="offset points")
+            axis.plot(result[key], mae, "o", color=colour, markerfacecolor=colour if whole else "white")
+            while any(abs(height - y) < LABEL and abs(cost - x) < length for x, y in labels):
+                height -= LABEL
+            labels.append((cost, height))
+            side = (10, "left") if cost <= np.mean([min(costs), max(costs)]) else (-10, "right")
+            axis.annotate(
+                name if whole else f"{name} ({result['samples']} samples)",
+                (result[key], mae),
+                (side[0], POINTS * (height - mae)),
+                textcoords="offset points",
+                ha=side[1],
+                va="center",
+                fontsize=7,
+                arrowprops={"arrowstyle": "-", "color": "#c0c0c0", "linewidth": 0.6},
+            )
         axis.margins(x=0.25)
         axis.set(xscale="log", xlabel=label)
         axis.grid(alpha=0.3)
