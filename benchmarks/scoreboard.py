@@ -183,11 +183,6 @@ def _starter_seconds() -> float | None:
     return steps * STARTER_STEP
 
 
-LABEL = 16.0
-"""m/s that a label of the ladder is high."""
-POINTS = 0.55
-"""Typographic points to the m/s in it."""
-
 STARTER_STEP = 0.36
 """Seconds of one core that a step of the starter takes: 16 samples in bfloat16, forward, backward and AdamW."""
 
@@ -289,39 +284,33 @@ def _line(result: dict[str, Any]) -> str:
 
 def ladder(results: list[dict[str, Any]]) -> Figure:
     """MAE against what training costs, and against what prediction costs: where is the next m/s cheapest?"""
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
+    figure = Figure(figsize=(12, 4.6), layout="constrained")
+    left, right, names = figure.subplots(1, 3, width_ratios=(4, 4, 2.6))
+    ranked = sorted(results, key=lambda result: result["all"]["mae"])
     for axis, key, label in (
-        (axes[0], "training", "training (s of one core)"),
-        (axes[1], "processor seconds a sample", "prediction (s of one core a sample)"),
+        (left, "training", "training (s of one core)"),
+        (right, "processor seconds a sample", "prediction (s of one core a sample)"),
     ):
-        shown = sorted((result for result in results if result[key]), key=lambda result: -result["all"]["mae"])
-        costs = [np.log10(result[key]) for result in shown]
-        length = 0.3 * (max(costs) - min(costs))
-        labels: list[tuple[float, float]] = []
-        for result, cost in zip(shown, costs, strict=True):
-            mae = height = result["all"]["mae"]
-            name, whole = result["name"].split(",")[0], result["samples"] == len(FAMILIES) * PER_FAMILY
-            colour = "#1f6fb4" if "starter" in name else "#8a8a8a"
-            axis.plot(result[key], mae, "o", color=colour, markerfacecolor=colour if whole else "white")
-            while any(abs(height - y) < LABEL and abs(cost - x) < length for x, y in labels):
-                height -= LABEL
-            labels.append((cost, height))
-            side = (10, "left") if cost <= np.mean([min(costs), max(costs)]) else (-10, "right")
-            axis.annotate(
-                name if whole else f"{name} ({result['samples']} samples)",
-                (result[key], mae),
-                (side[0], POINTS * (height - mae)),
-                textcoords="offset points",
-                ha=side[1],
-                va="center",
-                fontsize=7,
-                arrowprops={"arrowstyle": "-", "color": "#c0c0c0", "linewidth": 0.6},
-            )
-        axis.margins(x=0.25)
-        axis.set(xscale="log", xlabel=label)
+        for number, result in enumerate(ranked, start=1):
+            if not result[key]:
+                continue
+            place, whole = (result[key], result["all"]["mae"]), result["samples"] == len(FAMILIES) * PER_FAMILY
+            colour = "#1f6fb4" if "starter" in result["name"] else "#8a8a8a"
+            axis.plot(*place, "o", color=colour, markerfacecolor=colour if whole else "white")
+            # In turn on either side: neighbours in rank may lie on each other.
+            side = (6, "left") if number % 2 else (-6, "right")
+            axis.annotate(str(number), place, (side[0], 0), textcoords="offset points", ha=side[1], va="center")
+        axis.margins(x=0.1)
+        axis.set(xscale="log", xlabel=label, ylim=(0, None))
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel("MAE on the test set (m/s)")
+    left.set_ylabel("MAE on the test set (m/s)")
+    said = [
+        f"{number}  {result['name'].split(',')[0]}"
+        + (f" ({result['samples']} samples)" if result["samples"] < len(FAMILIES) * PER_FAMILY else "")
+        for number, result in enumerate(ranked, start=1)
+    ]
+    names.text(0, 1, "\n".join(said), va="top", fontsize=8.5, linespacing=1.6)
+    names.axis("off")
     return figure
 
 
