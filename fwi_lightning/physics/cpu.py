@@ -27,13 +27,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba import get_num_threads, njit, prange
+from numba import njit, prange
 from numpy.typing import NDArray
 from torch import Tensor
 
 from fwi_lightning.physics.scheme import sponge_profile
 from fwi_lightning.physics.shot import INTERVAL, prepare, run, run_back, take_energy, take_gradient
 from fwi_lightning.physics.stepping import LINE, Array, Geometry, element, field_size, geometry_of, table_size
+from fwi_lightning.physics.threads import kernel_threads
 from fwi_lightning.physics.vectors import FLUSH_TO_ZERO, get_float_control, set_float_control, take_next
 from fwi_lightning.survey import Survey
 
@@ -105,7 +106,7 @@ def _run(
 ) -> None:
     """Do all (sample, shot) of a batch; arguments as `_work`."""
     g = geometry_of(survey)
-    threads = max(1, min(get_num_threads(), len(velocity) * survey.shots))
+    threads = max(1, min(kernel_threads(), len(velocity) * survey.shots))
     dtype, size = velocity.numpy().dtype, field_size(g)
     blocks = -(-survey.samples // INTERVAL)
     back = residual is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import get_num_threads, njit, prange
+from numba import njit, prange
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,6 +23,7 @@ from fwi_lightning.physics.stepping import (
     offset,
     table_size,
 )
+from fwi_lightning.physics.threads import kernel_threads
 from fwi_lightning.physics.vectors import FLUSH_TO_ZERO, get_float_control, set_float_control, take_next
 from fwi_lightning.survey import Survey
 
@@ -48,7 +49,7 @@ def wavefields(velocity: Tensor, survey: Survey, every: int = 1, margin: int = 0
         )
     g = geometry_of(survey)
     depth, width = survey.grid
-    threads = max(1, min(get_num_threads(), survey.shots))
+    threads = max(1, min(kernel_threads(), survey.shots))
     single = np.dtype(np.float32)
     stored = torch.zeros(survey.shots, depth + 2 * margin, width + 2 * margin, -(-survey.samples // every))
     _work(

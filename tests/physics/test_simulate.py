@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numba
@@ -112,6 +115,20 @@ class TestRepeatability:
                 assert torch.equal(alone, together)
         finally:
             numba.set_num_threads(threads)
+
+    @pytest.mark.parametrize("threads", ["1", "2"])
+    def test_torch_keeps_its_threads_so_that_training_after_a_simulation_repeats(self, threads: str) -> None:
+        words = (
+            "import torch; from fwi_lightning.physics import simulate; from fwi_lightning.physics.wavefields import "
+            "wavefields; from fwi_lightning.survey import Survey; before = torch.get_num_threads(); "
+            "survey = Survey(samples=4); simulate(torch.full((70, 70), 2000.0), survey); print(before, "
+            "torch.get_num_threads()); wavefields(torch.full((70, 70), 2000.0), survey); print(torch.get_num_threads())"
+        )
+        environment = os.environ | {"OMP_NUM_THREADS": threads}
+        done = subprocess.run(
+            [sys.executable, "-c", words], env=environment, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.split() == [threads] * 3
 
     def test_the_map_is_left_as_it_was(self) -> None:
         velocity = layered()
