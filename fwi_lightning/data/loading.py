@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import lightning
@@ -19,7 +20,7 @@ from fwi_lightning.errors import UserError
 from fwi_lightning.survey import Survey
 
 
-class LoadingModule(lightning.LightningDataModule):
+class LoadingModule(lightning.LightningDataModule, ABC):
     """The loaders of a data module; what they load is made by its subclass, `GathersDataModule`."""
 
     # A validation set may be smaller than the number of devices; summed metrics do not mind an empty share.
@@ -36,9 +37,9 @@ class LoadingModule(lightning.LightningDataModule):
     val_dataset: GathersDataset
     test_dataset: GathersDataset
 
+    @abstractmethod
     def _source(self) -> Source:
         """Where training samples come from."""
-        raise NotImplementedError
 
     def train_dataloader(self) -> ResumableLoader:
         """Batches in an order that depends on seed and epoch alone.

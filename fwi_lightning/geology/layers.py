@@ -108,7 +108,7 @@ def draw_curve(rng: np.random.Generator, width: int, amplitude: float) -> NDArra
 
 
 def fill(
-    rows: NDArray[np.floating], interfaces: NDArray[np.int64], velocities: NDArray[np.int64]
+    rows: NDArray[np.number], interfaces: NDArray[np.number], velocities: NDArray[np.number]
 ) -> NDArray[np.float64]:
     """Look up the velocity at rows of an unbent stack; its first and last layer go on for ever.
 

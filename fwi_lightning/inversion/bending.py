@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 from scipy.special import expit
 
-from fwi_lightning.geology.layers import OPENFWI_DEPTH, SHORTEST_PERIOD, draw_curve
+from fwi_lightning.geology.layers import OPENFWI_DEPTH, SHORTEST_PERIOD, draw_curve, fill
 from fwi_lightning.inversion.curvature import curvature_along
 from fwi_lightning.inversion.objective import Enough, Objective
-from fwi_lightning.inversion.whole_cells import Stack, choose_layers, settle
+from fwi_lightning.inversion.whole_cells import Stack, choose_layers, right_of, settle
 
 Array = NDArray[np.float64]
 
@@ -120,12 +120,9 @@ class Bent:
 
     def rows(self, depth: int) -> Array:
         """(depth, width), the row of the unmoved stack that each cell shows."""
-        row = np.arange(depth)[:, None]
-        rows = row + self.curve()
+        rows = np.arange(depth)[:, None] + self.curve()
         if len(self.fault):
-            middle, lean, throw = self.fault
-            across = np.arange(self.sines.shape[1]) - middle - lean * (row - (depth - 1) / 2)
-            rows = rows + throw * expit(across / BLUR)
+            rows = rows + self.fault[2] * expit(right_of(self.fault, rows.shape) / BLUR)
         return rows
 
     def moved(self, change: Array, bounds: tuple[float, float]) -> Bent:
@@ -150,7 +147,8 @@ def bend(objective: Objective, faulted: bool = False) -> None:
     start = objective.start.numpy()
     bent, tried = (_faults if faulted else _curves)(start, objective.bounds)
     searched = False
-    for window in WINDOWS[faulted:]:
+    # What a fault offsets often lies below what the first window sees.
+    for window in WINDOWS[1:] if faulted else WINDOWS:
         first = objective if window == WINDOWS[-1] else objective.first(window)
         try:
             echo = 0.5 * float((first.weight[:, None] * first.gathers).double().square().mean())
@@ -158,7 +156,8 @@ def bend(objective: Objective, faulted: bool = False) -> None:
                 bent, searched = _search(first, bent, tried), True
             bent, _ = _fit(first, bent, True, FITS[2])
         except Enough:
-            objective.adopt(first.found.velocity)
+            if first is not objective:
+                objective.adopt(first.found.velocity)
             raise
         _value(objective, bent)
     _settle(objective, bent)
@@ -297,7 +296,7 @@ def _settle(objective: Objective, bent: Bent) -> None:
     shown = np.arange((rows := stack.rows(objective.survey.grid[0])).min(), rows.max() + 1)
     stack = choose_layers(objective, stack, np.interp(shown, bent.nodes, bent.profile))
     # Between layers the shape is seen more exactly.
-    layered = stack.values[np.searchsorted(stack.interfaces, shown, side="right")]
+    layered = fill(shown, stack.interfaces, stack.values)
     bent, _ = _fit(objective, replace(bent, nodes=shown, profile=layered), False, FITS[0])
     settle(objective, choose_layers(objective, replace(_stack(bent), interfaces=stack.interfaces, values=stack.values)))
 

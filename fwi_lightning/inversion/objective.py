@@ -12,15 +12,12 @@ import torch
 from torch import Tensor
 
 from fwi_lightning.errors import UserError
+from fwi_lightning.inversion.curvature import BATCH
 from fwi_lightning.physics import simulate
 from fwi_lightning.physics.fingerprint import source_velocity
 from fwi_lightning.physics.misfit import relative_rms
 from fwi_lightning.physics.wavefields import wavefields
 from fwi_lightning.survey import OPENFWI, Survey
-
-BATCH = 16
-"""Maps simulated at a time."""
-
 
 @dataclass
 class Refined:

@@ -27,6 +27,8 @@ from fwi_lightning.survey import OPENFWI, Survey
 
 AUTO = "auto"
 SHAPED = ("curved", "faulted")
+"""Priors that begin with a profile and a shape; see `fwi_lightning.inversion.bending`."""
+
 PRIORS = (AUTO, "layers", "flat", *SHAPED, *TEXTURES)
 
 SCALE = 1000.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ POINTS = 64
 """Points that a history is thinned out to."""
 
 
-class Step:
+class Step(ABC):
     """A step of the chain; subclasses check their settings when they are built, before any work is done.
 
     Attributes:
@@ -37,6 +38,7 @@ class Step:
     timed: bool = False
     asks_network: bool = False
 
+    @abstractmethod
     def run(self, state: State, part: int) -> None:
         """Change the state; see `State.improve`.
 
@@ -44,7 +46,6 @@ class Step:
             state: The batch.
             part: Which part, 0 to `parts` - 1.
         """
-        raise NotImplementedError
 
 
 class FixedPoint(Step):

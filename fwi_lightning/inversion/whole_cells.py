@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fwi_lightning.geology.layers import fill
 from fwi_lightning.inversion.curvature import quadratic_model
 from fwi_lightning.inversion.newton import Areas
 from fwi_lightning.inversion.objective import Objective
@@ -39,7 +40,7 @@ ROUNDS = 40
 MIDDLES = (0.0, 0.25, -0.25, 0.5, -0.5, 1.0, -1.0, 2.0, -2.0)
 """Columns by which a fault is moved..."""
 
-LEANS = (0.0, 0.01, -0.01, 0.02, -0.02, 0.04, -0.04, 0.1, -0.1)
+TILTS = (0.0, 0.01, -0.01, 0.02, -0.02, 0.04, -0.04, 0.1, -0.1)
 """... while it is tilted by columns a row."""
 
 
@@ -64,20 +65,32 @@ class Stack:
         """(depth, width), the row of the unmoved stack that each cell shows."""
         moved = np.arange(depth)[:, None] + self.shifts
         if len(self.fault):
-            middle, lean, throw = self.fault
-            across = np.arange(len(self.shifts)) - middle - lean * (np.arange(depth)[:, None] - (depth - 1) / 2)
-            moved = moved + throw * (across >= 0)
+            moved = moved + self.fault[2] * (right_of(self.fault, moved.shape) >= 0)
         return moved
 
     def velocity(self, depth: int) -> Array:
         """(depth, width) in m/s."""
-        return self.values[np.searchsorted(self.interfaces, self.rows(depth), side="right")]
+        return fill(self.rows(depth), self.interfaces, self.values)
 
     def moved(self, move: Array, change: Array | float = 0.0, bounds: tuple[float, float] = (0.0, np.inf)) -> Stack:
         """With other places, a move being a change of (interfaces, shifts, fault), and other velocities."""
         interfaces, shifts, fault = np.split(move, np.cumsum([len(self.interfaces), len(self.shifts)]))
         values = (self.values + change).clip(*bounds)
         return Stack(self.interfaces + interfaces, values, self.shifts + shifts, self.fault + fault)
+
+
+def right_of(fault: Array, shape: tuple[int, ...]) -> Array:
+    """How far each cell lies to the right of a fault, in columns.
+
+    Args:
+        fault: Its column at half the depth and the columns by which it leans with each row; more is not looked at.
+        shape: Cells of the map, (depth, width).
+
+    Returns:
+        (depth, width), negative to the left.
+    """
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
+    return np.asarray(columns - fault[0] - fault[1] * (rows - (shape[0] - 1) / 2))
 
 
 def settle(objective: Objective, stack: Stack) -> Stack:
@@ -126,8 +139,7 @@ def choose_layers(objective: Objective, stack: Stack, profile: Array | None = No
     first = rows.min()
     areas = Areas(torch.from_numpy(rows - first).long(), torch.zeros(rows.shape, dtype=torch.bool))
     if profile is None:
-        shown = np.arange(first, rows.max() + 1)
-        profile = stack.values[np.searchsorted(stack.interfaces, shown, side="right")]
+        profile = fill(np.arange(first, rows.max() + 1), stack.interfaces, stack.values)
     chosen = pursue(objective, areas, torch.from_numpy(profile), steps=1).numpy()
     steps = np.flatnonzero(np.diff(chosen)) + 1
     return replace(stack, interfaces=first + steps, values=chosen[np.concatenate([[0], steps])])
@@ -170,12 +182,12 @@ def _moves(stack: Stack) -> tuple[Array, Array]:
     moves = [(sign * row, number) for row, number in ways for sign in (-1, 1)]
     if len(stack.fault):
         middle, lean, throw = single[-3:]
-        right = [m * middle + tilt * lean for m in MIDDLES for tilt in LEANS if m or tilt]
+        right = [m * middle + tilt * lean for m in MIDDLES for tilt in TILTS if m or tilt]
         right += [sign * throw + m * middle for sign in (-1, 1) for m in (0.0, 0.5, -0.5)]
         left = [sign * (throw - single[flat : flat + width].sum(axis=0)) for sign in (-1, 1)]
         moves += [(move, flat + width) for move in right + left]
-    depth_order = np.diff(stack.interfaces)
-    allowed = [(m, n) for m, n in moves if (depth_order + np.diff(m[:flat]) > 0).all()]
+    thickness = np.diff(stack.interfaces)
+    allowed = [(m, n) for m, n in moves if (thickness + np.diff(m[:flat]) > 0).all()]
     return np.stack([move for move, _ in allowed]), np.array([number for _, number in allowed])
 
 
