@@ -19,6 +19,7 @@ from fwi_lightning.physics.misfit import relative_rms
 from fwi_lightning.physics.wavefields import wavefields
 from fwi_lightning.survey import OPENFWI, Survey
 
+
 @dataclass
 class Refined:
     """What an inversion has found.
