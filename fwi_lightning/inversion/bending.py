@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 from scipy.special import expit
+from torch import Tensor
 
 from fwi_lightning.geology.layers import OPENFWI_DEPTH, SHORTEST_PERIOD, draw_curve, fill
 from fwi_lightning.inversion.curvature import curvature_along
@@ -34,7 +35,7 @@ AMPLITUDE = (3.0, 12.0)
 """Cells of 70, their sums of amplitudes."""
 
 UNEXPLAINED = 0.01
-"""Share of the squared record from which on there is something for a curve to explain."""
+"""Share of the squared record up to which it counts as explained."""
 
 KEPT = (6, 2)
 """Of the curves: how many are fitted, and how many of these together with the profile."""
@@ -134,33 +135,52 @@ class Bent:
         return replace(self, profile=profile, shape=self.shape + change[split:])
 
 
-def bend(objective: Objective, faulted: bool = False) -> None:
+def bend(objective: Objective, faulted: bool = False) -> bool:
     """Look for bent or faulted layers that explain the record; what is found is in the objective.
 
     Args:
         objective: The misfit.
         faulted: Look for flat layers that one fault offsets instead of bent ones. Default: bent ones.
 
+    Returns:
+        Whether some explain it.
+
     Raises:
         Enough: As `Objective`.
     """
-    start = objective.start.numpy()
-    bent, tried = (_faults if faulted else _curves)(start, objective.bounds)
+    bent, tried = _read(objective, objective.start, faulted)
     searched = False
     # What a fault offsets often lies below what the first window sees.
     for window in WINDOWS[1:] if faulted else WINDOWS:
         first = objective if window == WINDOWS[-1] else objective.first(window)
         try:
-            echo = 0.5 * float((first.weight[:, None] * first.gathers).double().square().mean())
-            if not searched and _value(first, bent) > UNEXPLAINED * echo:
+            if not searched and not _explains(first, _value(first, bent)):
                 bent, searched = _search(first, bent, tried), True
+                if not _explains(first, _value(first, bent)):
+                    return False
             bent, _ = _fit(first, bent, True, FITS[2])
         except Enough:
             if first is not objective:
                 objective.adopt(first.found.velocity)
             raise
         _value(objective, bent)
-    _settle(objective, bent)
+    return _settle(objective, bent)
+
+
+def bend_map(objective: Objective, velocity: Tensor, faulted: bool = False) -> bool:
+    """The same without a search, from a map that is nearly right, (depth, width) float64 in m/s."""
+    bent, _ = _read(objective, velocity, faulted)
+    return _settle(objective, _fit(objective, bent, True, FITS[1])[0])
+
+
+def _read(objective: Objective, velocity: Tensor, faulted: bool) -> tuple[Bent, list[Bent]]:
+    """What is most like a map, and others that may be tried."""
+    return (_faults if faulted else _curves)(velocity.numpy(), objective.bounds)
+
+
+def _explains(objective: Objective, misfit: float) -> bool:
+    """Whether a misfit leaves little of the record."""
+    return misfit <= UNEXPLAINED * 0.5 * float((objective.weight[:, None] * objective.gathers).double().square().mean())
 
 
 def _curves(start: Array, bounds: tuple[float, float]) -> tuple[Bent, list[Bent]]:
@@ -290,15 +310,17 @@ def _fit(objective: Objective, bent: Bent, whole: bool, steps: int) -> tuple[Ben
     return bent, total(bent, reached, reached)
 
 
-def _settle(objective: Objective, bent: Bent) -> None:
-    """From evenly changing velocities to layers that are moved by whole cells."""
+def _settle(objective: Objective, bent: Bent) -> bool:
+    """From evenly changing velocities to layers that are moved by whole cells; whether these explain the record."""
     stack = _stack(bent)
     shown = np.arange((rows := stack.rows(objective.survey.grid[0])).min(), rows.max() + 1)
     stack = choose_layers(objective, stack, np.interp(shown, bent.nodes, bent.profile))
     # Between layers the shape is seen more exactly.
     layered = fill(shown, stack.interfaces, stack.values)
     bent, _ = _fit(objective, replace(bent, nodes=shown, profile=layered), False, FITS[0])
-    settle(objective, choose_layers(objective, replace(_stack(bent), interfaces=stack.interfaces, values=stack.values)))
+    stack = replace(_stack(bent), interfaces=stack.interfaces, values=stack.values)
+    stack = settle(objective, choose_layers(objective, stack))
+    return _explains(objective, objective.value(torch.from_numpy(stack.velocity(objective.survey.grid[0]))))
 
 
 def _stack(bent: Bent) -> Stack:

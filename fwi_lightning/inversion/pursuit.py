@@ -21,7 +21,7 @@ WORTH = 1.6
 """A layer more has to lower the misfit by this factor."""
 
 STEPS = 3
-"""Steps at most in each window: they lead to the right layers at once or not at all."""
+"""Steps at most: they lead to the right layers at once or not at all."""
 
 FALL = 0.999
 """Share of the misfit that may be left after a step for another one."""
@@ -32,10 +32,8 @@ BETTER = 1 - 1e-6
 Array = NDArray[np.float64]
 
 
-def pursue(
-    objective: Objective, areas: Areas, values: Tensor, windows: Sequence[float] = (1.0,), steps: int = STEPS
-) -> Tensor:
-    """Gauss-Newton steps to stacks of few layers, in growing windows.
+def pursue(objective: Objective, areas: Areas, values: Tensor, steps: int = STEPS) -> Tensor:
+    """Gauss-Newton steps to stacks of few layers.
 
     The quadratic model of the misfit is minimised over stacks of 1, 2, 3 ... layers; each is simulated, as it is and
     with whole velocities. Where the layers are right, what the model leaves out vanishes, and the next step ends at
@@ -43,11 +41,10 @@ def pursue(
     Where they are wrong the steps stop soon; a smoother map is the better place to go on from.
 
     Args:
-        objective: The misfit; listens to the last window afterwards.
+        objective: The misfit.
         areas: Rows of the stack: neighbours in their numbers are neighbours in depth.
         values: (areas,) float64 in m/s, where the first model is made.
-        windows: Shares of the record. Default: all of it.
-        steps: Steps at most in each window. Default 3.
+        steps: Steps at most. Default 3.
 
     Returns:
         The stack where it ends, (areas,) in m/s.
@@ -55,14 +52,12 @@ def pursue(
     Raises:
         Enough: As `Objective`.
     """
-    for window in windows:
-        objective.listen(window)
-        reached = math.inf
-        for _ in range(steps):
-            stack, value = _step(objective, areas, values)
-            if value > FALL * reached:
-                break
-            values, reached = stack, value
+    reached = math.inf
+    for _ in range(steps):
+        stack, value = _step(objective, areas, values)
+        if value > FALL * reached:
+            break
+        values, reached = stack, value
     return values
 
 

@@ -16,13 +16,14 @@ from torch import Tensor
 
 from fwi_lightning.data.augment.flip import mirrored
 from fwi_lightning.errors import UserError
-from fwi_lightning.inversion.bending import bend
+from fwi_lightning.inversion.bending import bend, bend_map
 from fwi_lightning.inversion.curvature import gauss_newton_matrix, sensitivity
 from fwi_lightning.inversion.merging import merge
 from fwi_lightning.inversion.newton import Areas, GaussNewton
 from fwi_lightning.inversion.objective import Enough, Objective, Refined
 from fwi_lightning.inversion.priors import TEXTURES, GaussianProcess, Prior, TotalVariation
 from fwi_lightning.inversion.pursuit import pursue
+from fwi_lightning.inversion.whole_cells import Stack, choose_layers, settle
 from fwi_lightning.survey import OPENFWI, Survey
 
 AUTO = "auto"
@@ -120,10 +121,8 @@ def refine(
         objective = Objective(gathers[shot : shot + 1], start, alone, bounds, whole.left(), misfit, on_step)
     with suppress(Enough):
         objective.check()
-        if prior in SHAPED:
-            bend(objective, faulted=prior == "faulted")
-            prior = "layers"
-        _refine(objective, prior)
+        found = prior in SHAPED and bend(objective, faulted=prior == "faulted")
+        _refine(objective, "layers" if found else prior, WINDOWS[-1:] if found else WINDOWS)
     if objective is not whole:
         whole.adopt(objective.found.velocity, objective.found.history)
     if prior not in TEXTURES:
@@ -153,8 +152,8 @@ def prior_of(family: str) -> str:
     return "faulted" if family == "FlatFault_A" else AUTO
 
 
-def _refine(objective: Objective, prior: str) -> None:
-    """Both methods one after the other.
+def _refine(objective: Objective, prior: str, windows: Sequence[float]) -> None:
+    """Both methods one after the other, first in some windows.
 
     Raises:
         Enough: As `Objective`.
@@ -162,8 +161,8 @@ def _refine(objective: Objective, prior: str) -> None:
     depth, width = objective.survey.grid
     cells = torch.arange(depth * width).reshape(depth, width)
     areas = Areas(cells // width if prior == "flat" else cells, objective.held)
-    # What was found before need not keep to the velocities that are known.
-    values = areas.mean(torch.where(objective.held, objective.start, objective.found.velocity[0].double()))
+    # Shapes that do not explain the record are no better a start.
+    values = areas.mean(objective.start if prior in SHAPED else _known(objective))
     small = cells.numel() <= LARGEST
     begun = time.monotonic()
     importance = torch.ones(depth, width, dtype=torch.float64)
@@ -176,16 +175,25 @@ def _refine(objective: Objective, prior: str) -> None:
         sharp = max(SMOOTHING * min(1.0, misfit / 0.05), SHARPEST)
         return texture or TotalVariation(importance, sharp)
 
-    windows: Sequence[float] = WINDOWS
     while True:
-        for place, window in enumerate(windows):
+        for window in windows:
             objective.listen(window)
             values = _descend(objective, areas, values, importance)
             if prior == "flat":
-                pursue(objective, areas, values, windows[place:])
+                pursue(objective, areas, values)
+        if prior in SHAPED:
+            # Layers of which none were found by their shape may be read off a map that is better by now.
+            if bend_map(objective, areas.spread(values), faulted=prior == "faulted"):
+                values = areas.mean(_known(objective))
+            prior = "layers"
         if small:
             values = _approach(objective, areas, values, prior, make, cost)
         windows = WINDOWS[-1:]
+
+
+def _known(objective: Objective) -> Tensor:
+    """The best map so far, with the velocities that are known, which it need not have kept to."""
+    return torch.where(objective.held, objective.start, objective.found.velocity[0].double())
 
 
 def _approach(
@@ -209,7 +217,8 @@ def _approach(
         before = objective.found.misfit
         values = GaussNewton(objective, areas, make, balance, fall, cost).run(values, steps)
         if prior == "flat":
-            pursue(objective, areas, values)
+            flat = Stack(np.zeros(0), np.zeros(1), np.zeros(areas.of_cell.shape[1]), np.zeros(0))
+            settle(objective, choose_layers(objective, flat, values.numpy()))
         steps *= 2  # unless merging helps: then it comes again after a few
         while prior == "layers":
             reached = objective.found.misfit

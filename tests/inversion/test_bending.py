@@ -7,7 +7,8 @@ from scipy.ndimage import gaussian_filter
 
 from fwi_lightning.geology.layers import fill
 from fwi_lightning.inversion import refine
-from fwi_lightning.inversion.bending import Bent, _curves, _faults, _sines
+from fwi_lightning.inversion.bending import Bent, _curves, _faults, _sines, bend, bend_map
+from fwi_lightning.inversion.objective import Enough, Objective
 from fwi_lightning.inversion.refinement import prior_of
 from fwi_lightning.physics import simulate
 from fwi_lightning.survey import Survey
@@ -30,6 +31,23 @@ def test_bends_are_found_from_a_start_without_them():
     found = refine(record, flat, SURVEY, seconds=300, misfit=0.005, prior="curved")
     assert found.misfit <= 0.005 < 0.1 < found.start_misfit
     assert float((found.velocity - truth).abs().mean()) < 0.3 * apart
+
+
+def test_bends_are_found_to_the_last_cell_from_a_map_that_is_nearly_right():
+    truth = torch.from_numpy(ground(np.array([0.0, 1.5, -2.0, 0.5, 0.0, 1.0]))).float()
+    nearly = torch.from_numpy(gaussian_filter(truth.numpy(), 1))
+    objective = Objective(simulate(truth, SURVEY), nearly, SURVEY, (1500, 4500), 300, 1e-5, None)
+    with pytest.raises(Enough):
+        bend_map(objective, objective.start)
+    assert float((objective.found.velocity[0] - truth).abs().max()) < 1
+
+
+def test_a_shape_that_explains_nothing_is_not_kept():
+    truth = torch.full(SURVEY.grid, 2000.0)
+    truth[8:] = 2600
+    truth[8:20, 10:20] = 3400  # no curve makes that
+    objective = Objective(simulate(truth, SURVEY), torch.full(SURVEY.grid, 2000.0), SURVEY, (1500, 4500), 300, 0, None)
+    assert not bend(objective)
 
 
 def test_sines_make_up_each_curve_that_is_drawn():

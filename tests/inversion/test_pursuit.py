@@ -67,5 +67,8 @@ def test_the_layers_of_a_record_are_found_exactly():
     depth, width = SURVEY.grid
     rows = Areas(torch.arange(depth)[:, None].expand(depth, width), objective.held)
     with pytest.raises(Enough):
-        pursue(objective, rows, rows.mean(objective.start), (0.5, 1.0, 1.0))
+        values = rows.mean(objective.start)
+        for window in (0.5, 1.0, 1.0):
+            objective.listen(window)
+            values = pursue(objective, rows, values)
     assert float((objective.found.velocity[0] - truth).abs().max()) < 0.05
