@@ -33,7 +33,7 @@ from fwi_lightning.figures.maps import contact_sheet
 from fwi_lightning.geology import FAMILIES, draw
 from fwi_lightning.starter import CHECKPOINT, TEST_SEED
 from fwi_lightning.training.checkpoint import read_checkpoint
-from fwi_lightning.training.metrics import VelocityScores
+from fwi_lightning.training.scores import VelocityScores
 
 ROOT = Path(__file__).parents[1]
 TESTS = ROOT / "cache" / "scoreboard"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from fwi_lightning.errors import UserError
@@ -60,7 +60,7 @@ def build(config: Any, **extra: Any) -> Any:
         return target(**arguments)
     except UserError:
         raise
-    except (TypeError, ValueError, MisconfigurationException) as error:
+    except _refusals() as error:
         raise UserError(f"{target.__name__} does not take these settings: {error}.") from error
 
 
@@ -188,3 +188,12 @@ def check_arguments(target: type, arguments: Mapping[str, Any], objects: Iterabl
     for name, value in arguments.items():
         if name in hints and name not in objects and not fits(value, hints[name]):
             raise UserError(f"{name} of {target.__name__} must be {words(hints[name])}, got {value!r}.")
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What a class raises that does not like its arguments; Lightning's own kind only where Lightning is loaded.
+
+    To load it takes longer than a prediction.
+    """
+    lightning = sys.modules.get("lightning.fabric.utilities.exceptions")
+    return (TypeError, ValueError, *([lightning.MisconfigurationException] if lightning else []))

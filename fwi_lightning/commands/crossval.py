@@ -27,7 +27,8 @@ from fwi_lightning.report.page import Section, draw, write_page
 from fwi_lightning.report.tables import OVERALL, Rows, records_table, write_csv
 from fwi_lightning.survey import Survey
 from fwi_lightning.training.checkpoint import load_model
-from fwi_lightning.training.metrics import SCORES, VelocityScores, score_samples
+from fwi_lightning.training.metrics import SCORES, score_samples
+from fwi_lightning.training.scores import VelocityScores
 
 BEST = "checkpoints/best.ckpt"
 

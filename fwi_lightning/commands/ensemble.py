@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from fwi_lightning.commands.checks import Rule, number, one_of, whole
 from fwi_lightning.commands.folders import writable_folder
 from fwi_lightning.commands.members import Candidate, Group, check_members, find_members, form_groups, read_member
 from fwi_lightning.commands.predict import choose_device
+from fwi_lightning.commands.rules import Rule, number, one_of, whole
 from fwi_lightning.config import plain
 from fwi_lightning.data import GathersDataModule, GathersDataset
 from fwi_lightning.data.folds import assign_folds

@@ -23,8 +23,8 @@ from fwi_lightning.report.example import Example
 from fwi_lightning.report.run import RunReport, RunSummary, write_run_report
 from fwi_lightning.report.tables import OVERALL, Rows, family_table, read_metrics, write_csv, write_family_csv
 from fwi_lightning.training.checkpoint import load_model
-from fwi_lightning.training.metrics import VelocityScores
 from fwi_lightning.training.module import InversionModule
+from fwi_lightning.training.scores import VelocityScores
 from fwi_lightning.training.sharding import Sharded
 
 Predictor = Callable[[Mapping[str, Any]], NDArray[np.float32]]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fwi_lightning.commands.checks import whole
+from fwi_lightning.commands.rules import whole
 from fwi_lightning.data import GathersDataset, Part
 from fwi_lightning.data.dataset import raw_gathers, read_gathers, read_velocity
 from fwi_lightning.data.npy import Maps

@@ -27,8 +27,8 @@ from fwi_lightning.inversion.starts import Starts
 from fwi_lightning.models import Refiner, VelocityModel
 from fwi_lightning.report.tables import OVERALL, records_table, write_csv
 from fwi_lightning.training.checkpoint import load_model, load_refiner, read_checkpoint
-from fwi_lightning.training.metrics import VelocityScores
 from fwi_lightning.training.refining import RefinerModule
+from fwi_lightning.training.scores import VelocityScores
 
 FITTING_SAMPLES = 64
 """Training samples that the scales of residual and gradient are taken from."""

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from fwi_lightning.errors import UserError
 from fwi_lightning.models.base import Answer, VelocityModel
 from fwi_lightning.models.blocks import Stem
+from fwi_lightning.models.residual_unet import ResidualUNetwork
 from fwi_lightning.models.scale import VELOCITY_HALF_RANGE, normalise_velocity
 from fwi_lightning.models.transform import InputTransform
-from fwi_lightning.models.unet import ResidualUNetwork
 from fwi_lightning.survey import Survey
 
 IMAGES = 2

@@ -16,8 +16,9 @@ from fwi_lightning.models import Answer, InvertibleUNet, VelocityModel
 from fwi_lightning.training.checkpoint import build_model
 from fwi_lightning.training.losses import CombinedLoss, guarded_terms, head_losses, pde_residual
 from fwi_lightning.training.memory import Losses
-from fwi_lightning.training.metrics import SCORES, VelocityScores, crf_energy, score_samples
+from fwi_lightning.training.metrics import SCORES, crf_energy, score_samples
 from fwi_lightning.training.optimised import OptimisedModule
+from fwi_lightning.training.scores import VelocityScores
 
 Batch = Mapping[str, Tensor]
 

@@ -4,13 +4,8 @@ import torch
 from scipy.ndimage import correlate1d
 
 from fwi_lightning.geology.boundaries import BOUNDARY_JUMP, boundaries
-from fwi_lightning.training.metrics import (
-    VelocityScores,
-    boundary_overlap,
-    crf_energy,
-    score_samples,
-    structural_similarity,
-)
+from fwi_lightning.training.metrics import boundary_overlap, crf_energy, score_samples, structural_similarity
+from fwi_lightning.training.scores import VelocityScores
 
 
 def random_maps(count: int, seed: int = 0) -> torch.Tensor:
