@@ -141,14 +141,16 @@ def gauss_newton_matrix(velocity: Tensor, survey: Survey, weight: Tensor, areas:
     if areas is not None and int(areas.max()) < FEW:
         return curvature_of_areas(velocity, survey, weight, areas)
     derivative = Derivative(velocity, survey)
-    matrix = torch.zeros(velocity.numel(), velocity.numel())
+    of_cell = torch.arange(velocity.numel()) if areas is None else areas.flatten()
+    count = int(of_cell.max()) + 1
+    matrix = torch.zeros(count, count)
     with _fast_products():
         for shot in range(survey.shots):
             rows = derivative.of_shot(shot, weight[:: derivative.every])
+            if count < len(rows):
+                # Before the product, which takes time in proportion to the square of their number.
+                rows = rows.new_zeros(count, rows.shape[1]).index_add_(0, of_cell, rows)
             matrix.addmm_(rows, rows.T)
-    if areas is not None and (count := int(areas.max()) + 1) < areas.numel():
-        for _ in ("rows", "columns"):
-            matrix = torch.zeros(count, matrix.shape[1]).index_add_(0, areas.flatten(), matrix).T
     used = len(derivative.receivers) / derivative.every
     return matrix.div_(survey.shots * survey.samples * used)
 
