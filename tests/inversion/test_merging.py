@@ -51,4 +51,6 @@ def test_the_matrix_of_many_areas_is_that_of_their_cells_added_up():
     cells = gauss_newton_matrix(velocity, survey, weight)
     expected = member.T @ cells @ member
     found = gauss_newton_matrix(velocity, survey, weight, areas)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6 * float(expected.max()))
+    scale = torch.outer(expected.diagonal(), expected.diagonal()).sqrt()
+    # Where the processor has units for bfloat16, derivatives are rounded to it: before the sum or after it.
+    torch.testing.assert_close(found / scale, expected / scale, rtol=0, atol=2e-3)
