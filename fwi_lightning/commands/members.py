@@ -85,8 +85,9 @@ def find_members(given: str | Sequence[str] | ListConfig) -> list[Path]:
         if "*" in str(word):
             base = Path(path.anchor) if path.is_absolute() else Path()
             matches = sorted(base.glob(str(path.relative_to(path.anchor)) if path.is_absolute() else str(path)))
+            matches = [match for match in matches if match.is_dir() or match.suffix == ".ckpt"]  # no logs beside them
             if not matches:
-                raise UserError(f"members: nothing matches {word}: give checkpoints or run folders.")
+                raise UserError(f"members: no checkpoint or folder matches {word}: give checkpoints or run folders.")
             found += [_checkpoint(match) for match in matches]
         else:
             found.append(_checkpoint(path))

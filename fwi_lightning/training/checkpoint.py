@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import torch
 from torch import Tensor
@@ -43,7 +41,7 @@ def read_checkpoint(path: str | Path, setting: str = "ckpt") -> dict[str, Any]:
         raise UserError(f"{path} is not a file: give {setting}= a checkpoint, such as RUN/checkpoints/best.ckpt.")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, pickle.UnpicklingError, EOFError, BadZipFile, KeyError, ValueError) as error:
+    except Exception as error:  # whatever unpickling a text, a picture or half a file comes upon
         raise UserError(
             f"{path} is not a checkpoint that can be read: give {setting}= a file that train.py wrote, such as "
             "RUN/checkpoints/best.ckpt."

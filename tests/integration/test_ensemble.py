@@ -117,7 +117,8 @@ def test_a_second_start_predicts_nothing_again(runs, output, monkeypatch):
 
 
 def test_one_member_works(runs, tmp_path):
-    words = [f"members={runs[0]}", f"output={tmp_path}", *QUICK]
+    runs[0].with_suffix(".log").write_text("shallow_unet: what a training has printed, beside its folder\n")
+    words = [f"members={runs[0]}*", f"output={tmp_path}", *QUICK]
     assert command("ensemble", *words) == 0
     table = read(tmp_path / "scores.csv")
     assert [row["method"] for row in table] == ["shallow_unet", "static weights"]
@@ -129,9 +130,11 @@ def test_one_member_works(runs, tmp_path):
 
 def test_members_that_do_not_belong_together(runs, tmp_path, capsys):
     first, second, third, fourth = map(str, runs)
+    (tmp_path / "run.log").write_text("simulating: 5000 samples to go\n")
     for words, message in (
         (["members=[]"], "members=[] names no checkpoint"),
-        ([f"members={tmp_path}/*"], "nothing matches"),
+        ([f"members={tmp_path}/*"], "no checkpoint or folder matches"),
+        ([f"members={tmp_path}/run.log"], "is not a checkpoint that can be read"),
         ([f"members=[{first},{first}]"], "twice"),
         ([f"members=[{first},{fourth}]"], "nothing is left to compare them on"),
         (

@@ -105,9 +105,10 @@ def test_wrong_files_are_refused_in_a_sentence(tmp_path):
     with pytest.raises(UserError, match=r"reads records of 100 samples, this model 50: use the same physics.samples"):
         initialise(shorter, tmp_path / "old.ckpt")
     assert not changed(shorter, before)
-    (tmp_path / "text.ckpt").write_text("no checkpoint")
-    with pytest.raises(UserError, match="is not a checkpoint that can be read: give init= a file"):
-        initialise(shorter, tmp_path / "text.ckpt")
+    for text in ("no checkpoint", "simulating: 5000 samples to go", "shallow_unet, fold 0", "\x80\x02}q", ""):
+        (tmp_path / "text.ckpt").write_text(text)
+        with pytest.raises(UserError, match="is not a checkpoint that can be read: give init= a file"):
+            initialise(shorter, tmp_path / "text.ckpt")
     torch.save({"weights": torch.ones(1)}, tmp_path / "foreign.ckpt")
     with pytest.raises(UserError, match="is a checkpoint of another program: give init= a file"):
         initialise(shorter, tmp_path / "foreign.ckpt")
