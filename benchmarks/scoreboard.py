@@ -161,7 +161,7 @@ def rows() -> list[Row]:
         name = path.parents[1].name.removesuffix("_seed0")
         table.append(Row(f"{name}, ten minutes of one core", [path], network, BUDGET))
     table.append(Row("ensemble of these eight, mean", members, ensemble, len(members) * BUDGET))
-    name = "ensemble of shallow_unet, unet and specproj_unet, two seeds each, weighed"
+    name = "weighed ensemble of three models and two seeds"
     table.append(Row(name, [ROOT / "runs/ensemble/ensemble.ckpt"], network, 6 * BUDGET))
     spent = _starter_seconds()
     table.append(Row("starter", [CHECKPOINT], network, spent))
