@@ -15,7 +15,7 @@ from fwi_lightning.inversion.ensemble import Ensemble, write_ensemble
 from fwi_lightning.inversion.ensemble.blender import FAMILY, PIXEL, SAMPLE, STATIC, Blender
 from fwi_lightning.inversion.ensemble.comparison import Comparison, choose, compare
 from fwi_lightning.inversion.ensemble.features import QUARTERS, Inputs, describe, read_record
-from fwi_lightning.inversion.ensemble.fitting import Samples, Settings, fit, true_ssim
+from fwi_lightning.inversion.ensemble.fitting import Samples, Settings, _expect, fit, true_ssim
 from fwi_lightning.inversion.ensemble.model import MemberFile, Members
 from fwi_lightning.inversion.ensemble.out_of_fold import Predictions, group_velocity
 from fwi_lightning.inversion.ensemble.rows import fill_rows
@@ -218,6 +218,21 @@ def test_expected_errors_are_calibrated():
     with torch.no_grad():
         blend = blender(samples.inputs, STATIC)
     assert float(blend.scale.mean()) == pytest.approx(float((blend.velocity - samples.truth).abs().mean()), rel=0.05)
+
+
+def test_expected_errors_follow_the_predicted_ssim_where_members_err_alike():
+    """Their spread tells nothing: it is the same everywhere, as is what they agree in being wrong by."""
+    samples = telling(200, told=False)
+    draw = torch.Generator().manual_seed(0)
+    errors = torch.full((200, 4, 4), 50.0)
+    ssim = torch.rand(200, generator=draw)
+    mae = 400 * (-2 * ssim).exp()
+    blender = Blender(2, 1, SURVEY, samples.features.own_blocks, samples.features.shared_blocks)
+    torch.testing.assert_close(blender.expected(errors, ssim), errors)  # not fitted yet
+    _expect(blender, errors, ssim, mae)
+    found = blender.expected(errors, ssim)
+    assert spearmanr(found.mean(dim=(1, 2)), mae).statistic > 0.99
+    torch.testing.assert_close(found[:, 1, 2], mae, rtol=0.1, atol=0)
 
 
 @pytest.fixture(scope="module")

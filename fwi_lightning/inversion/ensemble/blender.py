@@ -29,6 +29,9 @@ STATIC, FAMILY, SAMPLE, PIXEL = "static weights", "static weights per family", "
 METHODS = (*BASELINES, STATIC, FAMILY, SAMPLE, PIXEL)
 """Ways from several maps to one, simple ones first."""
 
+LEAST_ERROR = 1e-3
+"""m/s, where members agree to the last digit."""
+
 
 class Blend(NamedTuple):
     """One map of several.
@@ -65,6 +68,7 @@ class Blender(nn.Module):
     weights: Tensor
     family_weights: Tensor
     calibration: Tensor
+    expectation: Tensor
     best: Tensor
 
     def __init__(
@@ -82,6 +86,7 @@ class Blender(nn.Module):
         self.register_buffer("weights", torch.full((members,), 1 / members))
         self.register_buffer("family_weights", torch.full((families, members), 1 / members))
         self.register_buffer("calibration", torch.zeros(2))
+        self.register_buffer("expectation", torch.tensor([0.0, 1.0, 0.0]))
         self.register_buffer("best", torch.zeros((), dtype=torch.int64))
         columns = len(self.own_blocks) + len(self.shared_blocks)
         self.family_net = FeatureNet(columns, families)
@@ -174,8 +179,25 @@ class Blender(nn.Module):
         velocity = self.combine(method, inputs.velocity, weights)
         blended = describe(inputs, self.survey, velocity[None])
         ssim = self.quality(self.quality_columns(blended, blended=True))[0, :, 0]
-        scale = self.calibration[0] + self.calibration[1] * self.spread(inputs.velocity, weights, velocity)
+        scale = self.expected(self.cell_errors(inputs.velocity, weights, velocity), ssim)
         return Blend(velocity, weights, scale, family, ssim, member_ssim)
+
+    def cell_errors(self, velocity: Tensor, weights: Tensor, blended: Tensor) -> Tensor:
+        """Expected absolute errors by the spread of the members alone, (samples, depth, width) in m/s."""
+        return self.calibration[0] + self.calibration[1] * self.spread(velocity, weights, blended)
+
+    def expected(self, errors: Tensor, ssim: Tensor) -> Tensor:
+        """The same with the mean of each sample that its predicted SSIM makes likely, too.
+
+        Members that were taught alike agree in what they get wrong; the predicted SSIM knows more of that.
+
+        Args:
+            errors: As `cell_errors`.
+            ssim: Predicted SSIM of the map, (samples,).
+        """
+        mean = errors.mean(dim=(1, 2)).clamp_min(LEAST_ERROR)
+        offset, power, slope = self.expectation
+        return errors * ((offset + slope * ssim).exp() * mean ** (power - 1))[:, None, None]
 
     @staticmethod
     def spread(velocity: Tensor, weights: Tensor, blended: Tensor) -> Tensor:

@@ -13,10 +13,11 @@ from scipy.optimize import nnls
 from torch import Tensor
 from torch.nn import functional
 
-from fwi_lightning.inversion.ensemble.blender import PIXEL, SAMPLE, STATIC, Blender
+from fwi_lightning.inversion.ensemble.blender import LEAST_ERROR, PIXEL, SAMPLE, STATIC, Blender
 from fwi_lightning.inversion.ensemble.features import Features, Inputs, describe
 from fwi_lightning.inversion.ensemble.learner import FeatureNet, cell_places, kept_columns, sample_columns, train
 from fwi_lightning.inversion.ensemble.weights import SAMPLERS, Blends, search
+from fwi_lightning.inversion.regression import fit_log_linear
 from fwi_lightning.survey import Survey
 from fwi_lightning.training.metrics import structural_similarity
 
@@ -124,9 +125,10 @@ def _fit(samples: Samples, blender: Blender, settings: Settings) -> Fitted:
     learning, stopping = _inner(samples.fold)
     _fit_family(blender, features, samples, learning, stopping, settings)
     static = blender.combine(STATIC, samples.inputs.velocity, blender.weights[:, None, None, None])
-    _calibrate(blender, samples, static)
+    errors = _calibrate(blender, samples, static)
     quality = QualityRows(blender, features, describe(samples.inputs, blender.survey, static[None]), samples, static)
-    ssim = quality.cross_fit(samples.fold, settings)
+    ssim, blended_ssim = quality.cross_fit(samples.fold, settings)
+    _expect(blender, errors, blended_ssim, (static - samples.truth).abs().mean(dim=(1, 2)))
     quality.fit(learning, stopping, settings)
     if members == 1:
         return Fitted(blender, None)
@@ -178,13 +180,35 @@ def _fit_family(
     )
 
 
-def _calibrate(blender: Blender, samples: Samples, static: Tensor) -> None:
-    """Expected absolute error as a straight line in the spread of the members, by non-negative least squares."""
-    spread = Blender.spread(samples.inputs.velocity, blender.weights[:, None, None, None], static)
+def _calibrate(blender: Blender, samples: Samples, static: Tensor) -> Tensor:
+    """Expected absolute error as a straight line in the spread of the members, by non-negative least squares.
+
+    Returns:
+        These errors, (samples, depth, width).
+    """
+    weights = blender.weights[:, None, None, None]
+    spread = Blender.spread(samples.inputs.velocity, weights, static)
     picked = (slice(None), slice(None, None, 3), slice(None, None, 3))  # neighbouring cells say the same
     error = (static - samples.truth).abs()[picked].double().numpy().ravel()
     lines = np.stack([np.ones_like(error), spread[picked].double().numpy().ravel()], axis=1)
     blender.calibration.copy_(torch.from_numpy(nnls(lines, error)[0]))
+    return blender.cell_errors(samples.inputs.velocity, weights, static)
+
+
+def _expect(blender: Blender, errors: Tensor, ssim: Tensor, mae: Tensor) -> None:
+    """The expected MAE of a sample as a power of what its cells are expected to have, and its predicted SSIM.
+
+    Args:
+        blender: Whose expectation it is.
+        errors: As `Blender.cell_errors`.
+        ssim: Of the weighted map, predicted by heads that did not see the sample, (samples,).
+        mae: The true one, (samples,).
+    """
+    known = {"cells": errors.mean(dim=(1, 2)).clamp_min(LEAST_ERROR).log().double().numpy(), "ssim": ssim.numpy()}
+    found = fit_log_linear(known, mae.double().numpy(), list(known))
+    slopes = np.divide(found.slopes, found.spreads)
+    offset = found.intercept - float(slopes @ found.centres)
+    blender.expectation.copy_(torch.tensor([offset, *slopes.tolist()]))
 
 
 def _draw(rows: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -233,8 +257,12 @@ class QualityRows:
             settings.seed,
         )
 
-    def cross_fit(self, fold: Tensor, settings: Settings) -> Tensor:
-        """Predicted SSIM of the members' maps by heads that did not see the fold, (members, samples)."""
+    def cross_fit(self, fold: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+        """SSIM predicted by heads that did not see the fold, of the members' maps and of the weighted one.
+
+        Returns:
+            (members, samples) and (samples,).
+        """
         found = fold.unique()
         predicted = torch.zeros(self.truth.shape)
         for one in found:
@@ -244,7 +272,7 @@ class QualityRows:
             self.fit(learning, stopping, settings)
             with torch.no_grad():
                 predicted[:, held] = self.net(self.columns[:, held])[..., 0]
-        return predicted[:-1]
+        return predicted[:-1], predicted[-1]
 
 
 class MetaRows:

@@ -193,8 +193,7 @@ class Ensemble(VelocityModel):
         blended = (weights * velocity).sum(dim=0)
         if not self.judges:
             return Answer(blended[:, None])
-        spread = self.blender.spread(velocity, weights, blended)
-        scale = self.blender.calibration[0] + self.blender.calibration[1] * spread
+        scale = self.blender.cell_errors(velocity, weights, blended)
         unknown = torch.zeros(len(blended), len(self.families))
         return Answer(blended[:, None], scale[:, None], unknown, ssim=torch.full((len(blended),), torch.nan))
 
