@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -367,6 +368,8 @@ def main() -> None:
         if words.get("only") == "table" or not all(path.is_file() for path in row.inputs):
             missing.append(row.name)
         else:
+            if again:  # else predict.py would go on from what the folder holds
+                shutil.rmtree(row.folder, ignore_errors=True)
             kept[row.name] = run(row)
             RESULT.write_text(json.dumps([kept[row.name] for row in table if row.name in kept], indent=1) + "\n")
     results = [kept[row.name] for row in table if row.name in kept]

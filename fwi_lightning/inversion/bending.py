@@ -20,7 +20,7 @@ from torch import Tensor
 
 from fwi_lightning.geology.layers import OPENFWI_DEPTH, SHORTEST_PERIOD, draw_curve, fill
 from fwi_lightning.inversion.curvature import curvature_along
-from fwi_lightning.inversion.objective import Enough, Objective
+from fwi_lightning.inversion.objective import Objective
 from fwi_lightning.inversion.whole_cells import Stack, choose_layers, right_of, settle
 
 Array = NDArray[np.float64]
@@ -152,17 +152,12 @@ def bend(objective: Objective, faulted: bool = False) -> bool:
     searched = False
     # What a fault offsets often lies below what the first window sees.
     for window in WINDOWS[1:] if faulted else WINDOWS:
-        first = objective if window == WINDOWS[-1] else objective.first(window)
-        try:
-            if not searched and not _explains(first, _value(first, bent)):
-                bent, searched = _search(first, bent, tried), True
-                if not _explains(first, _value(first, bent)):
+        with objective.within(window) as part:
+            if not searched and not _explains(part, _value(part, bent)):
+                bent, searched = _search(part, bent, tried), True
+                if not _explains(part, _value(part, bent)):
                     return False
-            bent, _ = _fit(first, bent, True, FITS[2])
-        except Enough:
-            if first is not objective:
-                objective.adopt(first.found.velocity)
-            raise
+            bent, _ = _fit(part, bent, True, FITS[2])
         _value(objective, bent)
     return _settle(objective, bent)
 

@@ -41,11 +41,14 @@ STEP = 5.0
 """m/s, of the differences: small beside what bends the record, large beside rounding."""
 
 SLOWEST = 1500.0
-"""m/s: receivers may be left out as far as two of those used stand closer than two thirds of its shortest wave."""
+"""m/s: receivers may be left out as far as two of those used stand no further apart than its shortest wave is long."""
 
 
 BATCH = 16
 """Maps simulated at a time."""
+
+PART = 1024
+"""Columns of the matrix that are computed at a time."""
 
 
 class _Sampling(NamedTuple):
@@ -63,7 +66,7 @@ class _Sampling(NamedTuple):
 def _sampling(survey: Survey) -> _Sampling:
     highest = HIGHEST * survey.frequency
     every = max(1, math.floor(1 / (2.5 * highest * survey.time_step)))
-    apart = max(1, math.floor(2 / 3 * SLOWEST / highest / survey.spacing))
+    apart = max(1, math.floor(SLOWEST / highest / survey.spacing))
     return _Sampling(every, survey.receiver_columns[::apart])
 
 
@@ -150,9 +153,12 @@ def gauss_newton_matrix(velocity: Tensor, survey: Survey, weight: Tensor, areas:
             if count < len(rows):
                 # Before the product, which takes time in proportion to the square of their number.
                 rows = rows.new_zeros(count, rows.shape[1]).index_add_(0, of_cell, rows)
-            matrix.addmm_(rows, rows.T)
+            for first in range(0, count, PART):
+                # What lies above the diagonal follows from what lies below.
+                matrix[first:, first : first + PART].addmm_(rows[first:], rows[first : first + PART].T)
     used = len(derivative.receivers) / derivative.every
-    return matrix.div_(survey.shots * survey.samples * used)
+    matrix.div_(survey.shots * survey.samples * used)
+    return matrix.tril_().add_(matrix.tril(-1).T)
 
 
 def sensitivity(velocity: Tensor, survey: Survey, weight: Tensor) -> Tensor:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 
@@ -29,7 +30,7 @@ class Refined:
         misfit: Its relative rms residual; see `relative_rms`.
         start_misfit: That of the map it started from.
         seconds: How long it took.
-        history: (seconds, misfit) of each simulation.
+        history: (seconds, misfit) of each simulation of the whole record.
     """
 
     velocity: Tensor
@@ -63,7 +64,7 @@ class Objective:
         bounds: Lowest and highest velocity, m/s.
         seconds: Time to spend.
         misfit: Relative rms residual at which the map is good enough.
-        on_step: Called with seconds and misfit after each simulation.
+        on_step: Called with seconds and the misfit there after each simulation.
 
     Raises:
         UserError: If the shapes do not fit the survey, or a value is not finite.
@@ -85,7 +86,8 @@ class Objective:
         self.gathers, self.survey, self.bounds = gathers.float().cpu(), survey, bounds
         self._seconds, self._enough, self._on_step = seconds, misfit, on_step
         self.pace = 0.0
-        self.weight = self.listen(1.0)
+        self.weight = survey.time_step * torch.arange(survey.samples, dtype=torch.float32)
+        self.weight[-1] = 0
         velocity = start.detach().float().cpu().reshape(survey.grid).clamp(*bounds)
         self.held = torch.zeros(survey.grid, dtype=torch.bool)
         known = source_velocity(self.gathers[None], survey)[0]
@@ -97,27 +99,31 @@ class Objective:
         first = float(relative_rms(self.gathers[None], simulate(velocity, survey)[None])[0])
         self.found = Refined(velocity[None].clone(), first, first)
 
-    def listen(self, share: float) -> Tensor:
-        """Let only the first part of the record count from now on, which knows of the upper part of the map alone.
+    @contextmanager
+    def within(self, share: float) -> Iterator[Objective]:
+        """The same of the first part of the record alone: it knows of the upper part of the map, and takes less time.
+
+        It never finds a map good enough. What it has found when the budget ends is judged here.
 
         Args:
-            share: Of the record; its end is smooth over a hundredth of it.
-
-        Returns:
-            The weight, (time,): t in seconds within the share, 0 after it.
+            share: Of the record; all of it is this objective itself.
         """
-        time = torch.arange(self.survey.samples, dtype=torch.float32) / self.survey.samples
-        self.weight = self.survey.time_step * self.survey.samples * time
-        if share < 1:
-            self.weight = self.weight * torch.sigmoid(100 * (share - time)) / share
-        self.weight[-1] = 0
-        return self.weight
-
-    def first(self, share: float) -> Objective:
-        """The same of the first part of the record alone, which takes less time; it never finds a map good enough."""
+        if share == 1:
+            yield self
+            return
         survey = replace(self.survey, samples=math.ceil(share * self.survey.samples))
         gathers = self.gathers[:, : survey.samples]
-        return Objective(gathers, self.start, survey, self.bounds, self.left(), -1.0, None)
+        part = Objective(gathers, self.start, survey, self.bounds, self.left(), -1.0, self._tell)
+        try:
+            yield part
+        except Enough:
+            self.adopt(part.found.velocity)
+            raise
+
+    def _tell(self, *_: float) -> None:
+        """Say that something was simulated, and how good the best map is."""
+        if self._on_step is not None:
+            self._on_step(time.monotonic() - self.begun, self.found.misfit)
 
     def left(self) -> float:
         """Seconds that are left of the budget."""

@@ -38,8 +38,11 @@ SCALE = 1000.0
 WINDOWS = (0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 """Shares of the record that L-BFGS listens to, one after the other: what is above has to be right first."""
 
-STRIDES = 12
+STRIDES = 20
 """Iterations of L-BFGS in each window."""
+
+FAINTEST = 0.1
+"""Importance below which a cell moves no more readily."""
 
 SHARE = 0.1
 """The total variation's share of the objective in L-BFGS, in units of the data's."""
@@ -177,10 +180,10 @@ def _refine(objective: Objective, prior: str, windows: Sequence[float]) -> None:
 
     while True:
         for window in windows:
-            objective.listen(window)
-            values = _descend(objective, areas, values, importance)
-            if prior == "flat":
-                pursue(objective, areas, values)
+            with objective.within(window) as part:
+                values = _descend(part, areas, values, importance)
+                found = [values, pursue(part, areas, values)] if prior == "flat" else [values]
+            objective.values(torch.stack([areas.spread(each) for each in found]))
         if prior in SHAPED:
             # Layers of which none were found by their shape may be read off a map that is better by now.
             if bend_map(objective, areas.spread(values), faulted=prior == "faulted"):
@@ -254,24 +257,29 @@ def _importance(objective: Objective, areas: Areas, velocity: Tensor) -> Tensor:
 
 
 def _descend(objective: Objective, areas: Areas, values: Tensor, importance: Tensor) -> Tensor:
-    """L-BFGS within bounds (Byrd, Lu, Nocedal and Zhu, 1995), with a total variation."""
-    low, high = (np.full(areas.count, bound / SCALE) for bound in objective.bounds)
-    x = values.numpy() / SCALE
+    """L-BFGS within bounds (Byrd, Lu, Nocedal and Zhu, 1995), with a total variation.
+
+    The unknowns are velocities times their importance, the root of the curvature's diagonal: what the record feels
+    little moves as readily as what it feels much.
+    """
+    unit = SCALE / areas.mean(importance).clamp_min(FAINTEST).numpy()
+    low, high = (np.full(areas.count, bound) / unit for bound in objective.bounds)
+    x = values.numpy() / unit
     low[areas.held.numpy()] = high[areas.held.numpy()] = x[areas.held.numpy()]
     variation = TotalVariation(importance, SMOOTHING)
     velocity = areas.spread(values)
     weight = SHARE * objective.value(velocity) / max(variation.energy(velocity)[0], 1e-12)
 
     def total(x: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        velocity = areas.spread(torch.from_numpy(x * SCALE))
+        velocity = areas.spread(torch.from_numpy(x * unit))
         data, slope = objective.gradient(velocity)
         energy, pull = variation.energy(velocity)
-        return data + weight * energy, areas.collect(slope + weight * pull).numpy() * SCALE
+        return data + weight * energy, areas.collect(slope + weight * pull).numpy() * unit
 
     settings = {"maxiter": STRIDES, "maxcor": 20, "maxfun": 10**9, "ftol": 0.0, "gtol": 0.0}
     limits = list(zip(low, high, strict=True))
     found = minimize(total, x, jac=True, method="L-BFGS-B", bounds=limits, options=settings)
-    return torch.from_numpy(found.x * SCALE)
+    return torch.from_numpy(found.x * unit)
 
 
 def looks_flat(gathers: Tensor, survey: Survey) -> bool:

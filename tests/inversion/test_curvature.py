@@ -42,7 +42,9 @@ def test_reciprocity_gives_the_derivative_of_each_trace(velocity, differences):
             assert float((found[row, column] - expected).norm() / expected.norm()) < 0.1
 
 
-def test_the_matrix_is_that_of_the_weighted_mean_square(velocity, differences):
+@pytest.mark.parametrize("part", [100, 10_000])
+def test_the_matrix_is_that_of_the_weighted_mean_square(velocity, differences, monkeypatch, part):
+    monkeypatch.setattr("fwi_lightning.inversion.curvature.PART", part)
     weight = torch.linspace(0, 1, SURVEY.samples)
     matrix = gauss_newton_matrix(velocity, SURVEY, weight)
     rows = (differences * weight[:, None]).flatten(1)

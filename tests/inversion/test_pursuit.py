@@ -66,9 +66,8 @@ def test_the_layers_of_a_record_are_found_exactly():
     objective = Objective(record, smooth, SURVEY, (1500, 4500), 400, 1e-6, None)
     depth, width = SURVEY.grid
     rows = Areas(torch.arange(depth)[:, None].expand(depth, width), objective.held)
-    objective.listen(0.5)
-    values = pursue(objective, rows, rows.mean(objective.start))
-    objective.listen(1.0)
+    with objective.within(0.5) as part:
+        values = pursue(part, rows, rows.mean(objective.start))
     with pytest.raises(Enough):
         pursue(objective, rows, values, 6)
     assert float((objective.found.velocity[0] - truth).abs().max()) < 0.05

@@ -35,11 +35,11 @@ def error(found, truth):
 def test_a_smooth_map_becomes_the_layers_and_the_record_is_explained(ground):
     truth, record, smooth = ground
     seen = []
-    found = refine(record, smooth, SURVEY, seconds=400, misfit=0.003, on_step=lambda *row: seen.append(row))
+    found = refine(record, smooth, SURVEY, seconds=400, misfit=0.001, on_step=lambda *row: seen.append(row))
     assert found.velocity.shape == (1, *SURVEY.grid)
-    assert found.misfit <= 0.003 < found.start_misfit
+    assert found.misfit <= 0.001 < found.start_misfit
     assert error(found.velocity[0], truth) < 0.4 * error(smooth, truth)
-    assert found.history == seen
+    assert set(found.history) < set(seen)  # the windows are told of, too
     assert found.misfit <= min(misfit for _, misfit in seen)  # whole numbers are tried at the end
     assert [float(found.velocity[0, SURVEY.shot_row, column]) for column in SURVEY.shot_columns] == pytest.approx(
         [2000.0] * 3, abs=0.5
@@ -112,8 +112,8 @@ def test_a_texture_is_found_with_its_own_prior():
     truth = 2200 + 40 * torch.arange(24.0)[:, None] + torch.from_numpy(183 * rough / rough.std()).float()
     truth = truth.clamp(1500, 4500)
     smooth = torch.from_numpy(gaussian_filter(truth.numpy(), 4))
-    found = refine(simulate(truth, SURVEY), smooth, SURVEY, seconds=400, misfit=0.003, prior="Style_A")
-    assert found.misfit <= 0.003
+    found = refine(simulate(truth, SURVEY), smooth, SURVEY, seconds=400, misfit=0.001, prior="Style_A")
+    assert found.misfit <= 0.001
     assert error(found.velocity[0], truth) < 0.5 * error(smooth, truth)
 
 
