@@ -107,6 +107,9 @@ class Objective:
 
         Args:
             share: Of the record; all of it is this objective itself.
+
+        Yields:
+            Its misfit. `on_step` hears of its simulations with the least misfit of the whole record so far.
         """
         if share == 1:
             yield self
