@@ -67,7 +67,7 @@ class Progress:
         if self.on_progress is not None:
             self.on_progress(self.done, self.total)
         elif self._bar:
-            self._bar.update(self._task, completed=self.done, rate=f"{self._rate():.1f} samples/s")
+            self._bar.update(self._task, completed=self.done, rate=self._pace())
         elif time.monotonic() - self._shown > LINE_SECONDS:
             self._print()
 
@@ -82,11 +82,14 @@ class Progress:
     def _rate(self) -> float:
         return (self.done - self._before) / max(time.monotonic() - self._begun, 1e-9)
 
+    def _pace(self) -> str:
+        """The rate in words: seconds a sample where that is the larger number."""
+        rate = self._rate()
+        return f"{rate:.1f} samples/s" if rate >= 1 else f"{1 / rate:.1f} s a sample"
+
     def _print(self) -> None:
         self._shown = time.monotonic()
-        rate = self._rate()
-        left = (self.total - self.done) / rate if rate else 0
-        print(
-            f"{self.title}: {self.done}/{self.total} samples, {rate:.1f} samples/s, {left:.0f} s left",
-            flush=True,
-        )
+        line = f"{self.title}: {self.done}/{self.total} samples"
+        if self.done > self._before:
+            line += f", {self._pace()}, {(self.total - self.done) / self._rate():.0f} s left"
+        print(line, flush=True)

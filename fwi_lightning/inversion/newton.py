@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -64,6 +65,9 @@ class GaussNewton:
     shortened until that sum falls. The weight is `balance` times misfit over energy and never rises: the data are free
     of noise, and the better they are explained the less has to be assumed.
 
+    Attributes:
+        cost: Seconds that the next step may take.
+
     Args:
         objective: The misfit.
         areas: The unknowns.
@@ -71,6 +75,7 @@ class GaussNewton:
         balance: The prior's share of the objective, in units of the data's. Default 5.
         fall: Factor of the prior's weight after a step that did not have to be shortened. Default 1.
         cost: Seconds that the first step may take; those after it take what the last ones took. Default 0.
+        damping: Share of the curvature's diagonal that is added to it in the first step. Default 0.01.
     """
 
     def __init__(
@@ -81,20 +86,22 @@ class GaussNewton:
         balance: float = 5.0,
         fall: float = 1.0,
         cost: float = 0.0,
+        damping: float = DAMPING[1],
     ) -> None:
         self.objective, self.areas, self._prior = objective, areas, prior
         self._matrix: Tensor | None = None
         self._balance, self._fall = balance, fall
-        self._damping = DAMPING[1]
+        self._damping = damping
         self._weight = float("inf")
-        self._cost = cost
+        self.cost = cost
 
-    def run(self, values: Tensor, steps: int = sys.maxsize) -> Tensor:
+    def run(self, values: Tensor, steps: int = sys.maxsize, share: float = math.inf) -> Tensor:
         """Go on until nothing moves any more.
 
         Args:
             values: (areas,) float64 in m/s, where to start.
             steps: At most so many. Default: no limit.
+            share: Of the misfit; a step that leaves more of it is the last one. Default: no limit.
 
         Returns:
             Where it ends.
@@ -102,10 +109,11 @@ class GaussNewton:
         Raises:
             Enough: If the map is good enough or the budget is spent.
         """
-        self.objective.check(self._cost)
+        self.objective.check(self.cost)
         data, gradient = self._gradient(values)
         for _ in range(steps):
             begun = time.monotonic()
+            before = data
             moved = self._step(values, data, gradient)
             if moved is not None:
                 values, data = moved
@@ -113,8 +121,10 @@ class GaussNewton:
                 self._matrix = None
             elif self._damping >= DAMPING[2]:
                 break
-            self._cost = max(0.8 * self._cost, time.monotonic() - begun)
-            self.objective.check(self._cost)
+            self.cost = max(0.8 * self.cost, time.monotonic() - begun)
+            self.objective.check(self.cost)
+            if data > share * before:
+                break
         return values
 
     def _gradient(self, values: Tensor) -> tuple[float, Tensor]:

@@ -18,8 +18,9 @@ from fwi_lightning.data.augment.flip import mirrored
 from fwi_lightning.errors import UserError
 from fwi_lightning.inversion.bending import bend, bend_map
 from fwi_lightning.inversion.curvature import gauss_newton_matrix, sensitivity
+from fwi_lightning.inversion.elimination import LARGEST_INVERSE, fewest_areas
 from fwi_lightning.inversion.merging import merge
-from fwi_lightning.inversion.newton import Areas, GaussNewton
+from fwi_lightning.inversion.newton import DAMPING, Areas, GaussNewton
 from fwi_lightning.inversion.objective import Enough, Objective, Refined
 from fwi_lightning.inversion.priors import TEXTURES, GaussianProcess, Prior, TotalVariation
 from fwi_lightning.inversion.pursuit import pursue
@@ -50,11 +51,23 @@ SHARE = 0.1
 WEIGHTS = {"layers": (5.0, 1.0), "flat": (5.0, 0.5), "Style_A": (1.0, 1.0), "Style_B": (1.0, 1.0)}
 """The prior's share of the objective in Gauss-Newton steps, in units of the data's, and how its weight falls beyond."""
 
-STEPS = 4
-"""Gauss-Newton steps with one choice of unknowns."""
+STEPS, MERGED_STEPS, FEWEST_STEPS = 2, 4, 10
+"""Gauss-Newton steps at most with each choice of unknowns: cells, merged cells, the fewest areas..."""
+
+GAIN = 0.5
+"""... with which a step that leaves more than this share of the misfit is the last."""
+
+SURE = 1e-4
+"""Damping of the first step with the fewest areas."""
+
+ACCEPTED = 1.5
+"""Factor by which the misfit may rise with the fewest areas."""
+
+ELIMINATION_COST = 3.0
+"""Duration of the elimination in units of a step with merged cells."""
 
 FALL = 0.9
-"""Share of the misfit that may be left after them for the choice to be kept."""
+"""Share of the misfit that may be left after a round of these steps for another one."""
 
 SMOOTHING = 10.0
 """m/s, of the total variation where 5 % of the record and more is left; in proportion to it below."""
@@ -80,7 +93,7 @@ def refine(
     start: Tensor,
     survey: Survey = OPENFWI,
     seconds: float = 60.0,
-    misfit: float = 1e-5,
+    misfit: float = 1e-6,
     bounds: tuple[float, float] = (1500.0, 4500.0),
     prior: str = AUTO,
     on_step: Callable[[float, float], None] | None = None,
@@ -96,7 +109,7 @@ def refine(
         start: (1, depth, width) or (depth, width) in m/s, such as a network's answer.
         survey: The survey. Default: OpenFWI's.
         seconds: Time to spend; no step begins that would not end within it. Default 60.
-        misfit: Relative rms residual at which the map is good enough. Default 0.00001.
+        misfit: Relative rms residual at which the map is good enough. Default 0.000001.
         bounds: Lowest and highest velocity, m/s. Default (1500, 4500).
         prior: "layers" (piecewise constant), "flat" (the same in every column), "curved" (flat where the record says
             so, else layers bent by one shared curve are tried first), "faulted" (the same with flat layers that one
@@ -208,33 +221,59 @@ def _approach(
     make: Callable[[Tensor, float], Prior],
     cost: float,
 ) -> Tensor:
-    """Gauss-Newton steps; over layers with single and with merged cells in turn, as long as the misfit falls.
+    """Gauss-Newton steps while the misfit falls; over layers with single cells, merged cells and few areas in turn.
 
     Raises:
         Enough: As `Objective`.
     """
     balance, fall = WEIGHTS[prior]
+    steps = STEPS if prior == "layers" else MERGED_STEPS
     if prior in TEXTURES:
         return GaussNewton(objective, areas, make, balance, fall, cost).run(values)
-    steps = STEPS
     while True:
         before = objective.found.misfit
         values = GaussNewton(objective, areas, make, balance, fall, cost).run(values, steps)
+        simpler = False
         if prior == "flat":
             flat = Stack(np.zeros(0), np.zeros(1), np.zeros(areas.of_cell.shape[1]), np.zeros(0))
             settle(objective, choose_layers(objective, flat, values.numpy()))
-        steps *= 2  # unless merging helps: then it comes again after a few
-        while prior == "layers":
-            reached = objective.found.misfit
-            merged = merge(areas.spread(values), objective.held)
-            found = merged.mean(areas.spread(values))
-            fewer = balance * merged.count / areas.count
-            found = GaussNewton(objective, merged, make, fewer, fall, cost).run(found, STEPS)
-            if objective.found.misfit > FALL * reached:
-                break
-            values, steps = areas.mean(merged.spread(found)), STEPS
-        if objective.found.misfit > FALL * before:
+        else:
+            values, simpler = _simplify(objective, areas, values, make, cost)
+        if not simpler and objective.found.misfit > FALL * before:
             return values
+
+
+def _simplify(
+    objective: Objective, areas: Areas, values: Tensor, make: Callable[[Tensor, float], Prior], cost: float
+) -> tuple[Tensor, bool]:
+    """Steps with merged cells, then with the fewest areas that explain nearly as much.
+
+    Returns:
+        Where they end, and whether the fewest areas explain as much.
+
+    Raises:
+        Enough: As `Objective`.
+    """
+
+    def solver(unknowns: Areas, cost: float = 0.0, damping: float = DAMPING[1]) -> GaussNewton:
+        balance = WEIGHTS["layers"][0] * unknowns.count / areas.count
+        return GaussNewton(objective, unknowns, make, balance, cost=cost, damping=damping)
+
+    merged = merge(areas.spread(values), objective.held)
+    steps = solver(merged, cost)
+    found = steps.run(merged.mean(areas.spread(values)), MERGED_STEPS)
+    before = merged.spread(found)
+    if merged.count > LARGEST_INVERSE:
+        return areas.mean(before), False
+    objective.check(ELIMINATION_COST * steps.cost)
+    fewest = fewest_areas(objective, merged, found)
+    if fewest is None:
+        return areas.mean(before), False
+    fewer, found = fewest
+    after = fewer.spread(solver(fewer, damping=SURE).run(found, FEWEST_STEPS, GAIN))
+    # OpenFWI's layers have whole numbers.
+    old, new, _ = objective.values(torch.stack([before, after, after.round()]))
+    return (areas.mean(after), True) if new < ACCEPTED * old else (areas.mean(before), False)
 
 
 def _importance(objective: Objective, areas: Areas, velocity: Tensor) -> Tensor:

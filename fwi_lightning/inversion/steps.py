@@ -97,7 +97,7 @@ class Refine(Step):
 
     Args:
         seconds: For each sample, at most. Default 60.
-        misfit: Relative rms at which a map is good enough. Default 0.00001.
+        misfit: Relative rms at which a map is good enough. Default 0.000001.
         bounds: Lowest and highest velocity, m/s. Default (1500, 4500).
         prior: As `refine`; "auto" takes that of the family which the model's family head names. Default "auto".
 
@@ -110,7 +110,7 @@ class Refine(Step):
     def __init__(
         self,
         seconds: float = 60.0,
-        misfit: float = 1e-5,
+        misfit: float = 1e-6,
         bounds: tuple[float, float] = (1500.0, 4500.0),
         prior: str = AUTO,
     ) -> None:
