@@ -24,8 +24,8 @@ from fwi_lightning.inversion.curvature import gauss_newton_matrix
 from fwi_lightning.inversion.newton import Areas
 from fwi_lightning.inversion.objective import Objective
 
-LARGEST_INVERSE = 5000
-"""Areas up to which the inverse of their curvature is written out."""
+LARGEST_INVERSE = 3000
+"""Areas up to which it is worth while: of more the inverse takes long, and the map is not yet one of layers."""
 
 LEAST = 6
 """Areas at which it ends; OpenFWI's maps have three and more."""
@@ -101,11 +101,16 @@ def fewest_areas(objective: Objective, areas: Areas, values: Tensor) -> tuple[Ar
         form = matrix.clone()
         form.diagonal().add_(torch.maximum(ridge * matrix.diagonal(), PRICE * misfit / STRAY**2 * cells))
         whole = Partition(areas.of_cell, areas.held, values, form, areas.collect(gradient) - form @ values)
-        reached = objective.value(next(eliminate(whole, misfit)).velocity(objective.bounds))
+        try:
+            minimum = next(eliminate(whole, misfit))
+        except torch.linalg.LinAlgError:  # rounding has made it negative
+            continue
+        reached = objective.value(minimum.velocity(objective.bounds))
         if reached > best:
             break
         start, best = whole, reached
-    assert start is not None
+    if start is None:
+        return None
     chosen = None
     for partition in eliminate(start, misfit):
         reached = objective.value(partition.velocity(objective.bounds))
@@ -125,6 +130,9 @@ def eliminate(partition: Partition, scale: float) -> Iterator[Partition]:
 
     Yields:
         The minimum of the partition itself, then of ever fewer areas, the last of about `LEAST`.
+
+    Raises:
+        torch.linalg.LinAlgError: If the form has no minimum.
     """
     while True:
         free = (~partition.held).nonzero()[:, 0]

@@ -101,3 +101,11 @@ def test_nothing_is_found_where_no_fewer_areas_explain_it():
     areas = merge(objective.start, objective.held)
     found = fewest_areas(objective, areas, areas.mean(objective.start))
     assert found is None or found[0].count > 0.25 * areas.count
+
+
+def test_a_form_without_a_minimum_gives_nothing(monkeypatch):
+    truth = layered()
+    objective = Objective(simulate(truth, SURVEY), truth + 10, SURVEY, (1500, 4500), 300, 0, None)
+    areas = merge(objective.start, objective.held)
+    monkeypatch.setattr(elimination, "gauss_newton_matrix", lambda *_: -torch.ones(areas.count, areas.count))
+    assert fewest_areas(objective, areas, areas.mean(objective.start)) is None
