@@ -42,10 +42,10 @@ PLAN = [(start, 60, FAMILIES) for start in STARTS] + [("smooth", 600, LAYERED)]
 INTRODUCTION = f"""# Refinement, family by family
 
 One map of each family (seed {SEED}), refined by `fwi_lightning.inversion.refine` from three starts: *smooth* is the
-truth smoothed by a Gaussian of {SMOOTHING:g} cells, *gradient* the even increase with depth that explains it best,
-*network* the answer of the [starter model](starter.md). MAE in m/s of the start, and after at most so many seconds; it
-stops at 0.001 % of the record. The family's prior is given, as the model's family head would name it. Made by
-`uv run python benchmarks/refinement.py`; steps and reasons are in [inference.md](inference.md#refinement).
+truth smoothed by a Gaussian of {SMOOTHING:g} cells, *gradient* the even increase with depth whose record is the
+nearest, *network* the answer of the [starter model](starter.md). MAE in m/s of the start, and after at most so many
+seconds; it stops at 0.0001 % of the record. The family's prior is given, as the model's family head would name it. Made
+by `uv run python benchmarks/refinement.py`; steps and reasons are in [inference.md](inference.md#refinement).
 """
 
 
@@ -112,6 +112,8 @@ def main() -> None:
             raise SystemExit(f"start= takes {', '.join(STARTS)}, got {words['start']}.")
         plan = [(words["start"], float(words.get("seconds", 60)), FAMILIES)]
     wanted = words.get("families", ",".join(FAMILIES)).split(",")
+    if unknown := set(wanted) - set(FAMILIES):
+        raise SystemExit(f"families= takes {', '.join(FAMILIES)}, got {', '.join(sorted(unknown))}.")
     result = json.loads(RESULT.read_text()) if RESULT.is_file() else {}
     for name, seconds, families in plan:
         column = result.setdefault(f"{name}, {seconds:g} s", {})

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -140,7 +140,7 @@ def eliminate(partition: Partition, scale: float) -> Iterator[Partition]:
         values = torch.where(partition.held, partition.values, 0)
         pull = (partition.slope + partition.matrix @ values)[free]
         values[free] = -torch.cholesky_solve(pull[:, None], factor)[:, 0]
-        yield Partition(partition.of_cell, partition.held, values, partition.matrix, partition.slope)
+        yield replace(partition, values=values)
         if len(values) <= LEAST:
             return
         covariance = torch.zeros_like(partition.matrix)
