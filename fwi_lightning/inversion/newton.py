@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from fwi_lightning.inversion.curvature import gauss_newton_matrix
+from fwi_lightning.inversion.curvature import FEW, gauss_newton_matrix
 from fwi_lightning.inversion.objective import Objective
 from fwi_lightning.inversion.priors import Prior
 
@@ -25,6 +27,33 @@ DAMPING = (1e-7, 1e-2, 1.0)
 
 ROUNDING = {torch.float32: 3e-6, torch.float64: 1e-12}
 """Added to the diagonal, scaled to 1, so that a matrix of that precision can be factorised."""
+
+NEAR = 0.004
+"""Relative rms residual below which steps follow unless the prior is quadratic; further off each needs its own matrix."""
+
+SLOW, LATELY = 0.85, 5
+"""The quasi-Newton steps end where the last few of them have left more than this share of the misfit."""
+
+GRADIENT_COST = 8.0
+"""Duration of a gradient in units of a simulation's."""
+
+
+class _Point(NamedTuple):
+    """Where a step has led.
+
+    Attributes:
+        values: (areas,) in m/s.
+        data: The misfit there.
+        gradient: Its gradient, (areas,).
+        total: The misfit plus the weighted prior.
+        slope: The gradient of that, (areas,).
+    """
+
+    values: Tensor
+    data: float
+    gradient: Tensor
+    total: float
+    slope: Tensor
 
 
 class Areas:
@@ -66,7 +95,7 @@ class GaussNewton:
     of noise, and the better they are explained the less has to be assumed.
 
     Attributes:
-        cost: Seconds that the next step may take.
+        cost: Seconds that the next step may take, without those that follow it.
 
     Args:
         objective: The misfit.
@@ -76,6 +105,7 @@ class GaussNewton:
         fall: Factor of the prior's weight after a step that did not have to be shortened. Default 1.
         cost: Seconds that the first step may take; those after it take what the last ones took. Default 0.
         damping: Share of the curvature's diagonal that is added to it in the first step. Default 0.01.
+        following: Quasi-Newton steps at most that follow each step; they cost a gradient each, a matrix 15. Default 10.
     """
 
     def __init__(
@@ -87,21 +117,24 @@ class GaussNewton:
         fall: float = 1.0,
         cost: float = 0.0,
         damping: float = DAMPING[1],
+        following: int = 10,
     ) -> None:
         self.objective, self.areas, self._prior = objective, areas, prior
         self._matrix: Tensor | None = None
         self._balance, self._fall = balance, fall
-        self._damping = damping
+        self._damping, self._following = damping, following
         self._weight = float("inf")
+        self._near = False
         self.cost = cost
 
-    def run(self, values: Tensor, steps: int = sys.maxsize, share: float = math.inf) -> Tensor:
+    def run(self, values: Tensor, steps: int = sys.maxsize, share: float = math.inf, far: bool = False) -> Tensor:
         """Go on until nothing moves any more.
 
         Args:
             values: (areas,) float64 in m/s, where to start.
             steps: At most so many. Default: no limit.
             share: Of the misfit; a step that leaves more of it is the last one. Default: no limit.
+            far: Whether the first step that others follow is the last one, with them. Default False.
 
         Returns:
             Where it ends.
@@ -110,73 +143,146 @@ class GaussNewton:
             Enough: If the map is good enough or the budget is spent.
         """
         self.objective.check(self.cost)
-        data, gradient = self._gradient(values)
+        point = self._at(values)
         for _ in range(steps):
-            begun = time.monotonic()
-            before = data
-            moved = self._step(values, data, gradient)
+            before = point.data
+            moved = self._step(point)
             if moved is not None:
-                values, data = moved
-                data, gradient = self._gradient(values)
+                point = moved
                 self._matrix = None
             elif self._damping >= DAMPING[2]:
                 break
-            self.cost = max(0.8 * self.cost, time.monotonic() - begun)
             self.objective.check(self.cost)
-            if data > share * before:
+            if point.data > share * before or (far and self._near):
                 break
-        return values
+        return point.values
 
-    def _gradient(self, values: Tensor) -> tuple[float, Tensor]:
-        data, gradient = self.objective.gradient(self.areas.spread(values))
-        return data, self.areas.collect(gradient)
-
-    def _step(self, values: Tensor, data: float, gradient: Tensor) -> tuple[Tensor, float] | None:
-        """A step that lowers the sum of misfit and prior: where it leads, and the misfit there. None: there is none."""
-        velocity = self.areas.spread(values)
+    def _step(self, begin: _Point) -> _Point | None:
+        """A step that lowers the sum of misfit and prior, and those that follow it. None: there is none."""
+        begun = time.monotonic()
+        velocity = self.areas.spread(begin.values)
         prior = self._prior(velocity, self.objective.found.misfit)
-        energy = prior.energy(velocity)[0]
-        self._weight = min(self._weight, self._balance * data / max(energy, 1e-12))
+        self._weight = min(self._weight, self._balance * begin.data / max(prior.energy(velocity)[0], 1e-12))
         if self._matrix is None:
             self._matrix = gauss_newton_matrix(
                 velocity.float(), self.objective.survey, self.objective.weight, self.areas.of_cell
             )
-        change = self._solve(values, gradient, prior)
-        length = 1.0
-        while length > SHORTER**4:
-            tried = (values + length * change).clamp(*self.objective.bounds)
-            found = self.objective.value(self.areas.spread(tried))
-            if found + self._weight * prior.energy(self.areas.spread(tried))[0] < data + self._weight * energy:
-                break
-            length *= SHORTER
+        begin = self._judge(begin.values, begin.data, begin.gradient, prior)
+        change = self._solve(begin, prior)
+        found, length = self._search(begin, change, prior)
+        self.cost = max(0.8 * self.cost, time.monotonic() - begun)
         if length == 1.0:
-            self._weight *= self._fall
             self._damping = max(0.3 * self._damping, DAMPING[0])
         elif length < SHORTER:
             self._damping = min(3 * self._damping, DAMPING[2])
-        return (tried, found) if length > SHORTER**4 else None
+        self._near = length == 1.0 and (prior.quadratic or self.objective.found.misfit < NEAR)
+        if found is not None and self._near and self.areas.count > FEW:
+            found = self._follow(begin, found, prior)
+        if length == 1.0:
+            self._weight *= self._fall
+        return found
 
-    def _solve(self, values: Tensor, gradient: Tensor, prior: Prior) -> Tensor:
+    def _search(self, begin: _Point, change: Tensor, prior: Prior) -> tuple[_Point | None, float]:
+        """Where the first of ever shorter steps leads that lowers the sum; and the share of the step. None: nowhere."""
+        length = 1.0
+        while length > SHORTER**4:
+            tried = self._at((begin.values + length * change).clamp(*self.objective.bounds), prior)
+            if tried.total < begin.total:
+                return tried, length
+            length *= SHORTER
+        return None, length
+
+    def _at(self, values: Tensor, prior: Prior | None = None) -> _Point:
+        """What is there, one gradient away; without a prior of the misfit alone."""
+        data, gradient = self.objective.gradient(self.areas.spread(values))
+        return self._judge(values, data, self.areas.collect(gradient), prior)
+
+    def _judge(self, values: Tensor, data: float, gradient: Tensor, prior: Prior | None) -> _Point:
+        if prior is None:
+            return _Point(values, data, gradient, data, gradient)
+        energy, pull = prior.energy(self.areas.spread(values))
+        slope = gradient + self._weight * self.areas.collect(pull)
+        return _Point(values, data, gradient, data + self._weight * energy, slope)
+
+    def _follow(self, begin: _Point, found: _Point, prior: Prior) -> _Point:
+        """Quasi-Newton steps that begin with the inverse of the matrix.
+
+        The gradient is exact, the matrix is not, and it is that of where it was made. What they have seen of the
+        curvature on their way mends it in the directions that matter.
+        """
+        pairs: list[tuple[Tensor, Tensor]] = []
+        lately = deque([found.data], maxlen=LATELY + 1)
+        for _ in range(self._following):
+            moved, turned = found.values - begin.values, found.slope - begin.slope
+            if float(moved @ turned) > 0:
+                pairs.append((moved, turned))
+            self.objective.check(GRADIENT_COST * self.objective.pace)
+            further, length = self._search(found, -mended(self._inverse, pairs, found.slope), prior)
+            if further is None:
+                break
+            begin, found = found, further
+            if length < 1 and not prior.quadratic:
+                self._factorise(found.values, prior)
+            lately.append(found.data)
+            if len(lately) > LATELY and found.data > SLOW * lately[0]:
+                break
+        return found
+
+    def _solve(self, begin: _Point, prior: Prior) -> Tensor:
         """The minimum of the quadratic model plus the prior, as a change of the values."""
         assert self._matrix is not None
-        curvature = self._matrix
-        damping = self._damping * curvature.diagonal()
-        change = torch.zeros_like(values)
-        for _ in range(REWEIGHTED):
-            velocity = self.areas.spread(values + change)
-            system = curvature.clone()
-            prior.add_curvature(system, velocity, self._weight, self.areas.of_cell)
-            system.diagonal().add_(damping)
-            slope = self._weight * self.areas.collect(prior.energy(velocity)[1])
-            moved = change.to(curvature.dtype)
-            slope += gradient + (curvature @ moved + damping * moved).double()
-            change = change - _solve_scaled(system, slope, self.areas.held)
-            change = (values + change).clamp(*self.objective.bounds) - values
+        damping = self._damping * self._matrix.diagonal()
+        change = torch.zeros_like(begin.values)
+        for _ in range(1 if prior.quadratic else REWEIGHTED):
+            values = begin.values + change
+            self._factorise(values, prior)
+            slope = self._weight * self.areas.collect(prior.energy(self.areas.spread(values))[1])
+            moved = change.to(self._matrix.dtype)
+            slope += begin.gradient + (self._matrix @ moved + damping * moved).double()
+            change = change - self._inverse(slope)
+            change = (begin.values + change).clamp(*self.objective.bounds) - begin.values
         return change
 
+    def _factorise(self, values: Tensor, prior: Prior) -> None:
+        """The sum, damped, of the matrix and the quadratic that lies above the prior at some values."""
+        assert self._matrix is not None
+        system = self._matrix.clone()
+        prior.add_curvature(system, self.areas.spread(values), self._weight, self.areas.of_cell)
+        system.diagonal().add_(self._damping * self._matrix.diagonal())
+        self._factor, self._scale = _factorise(system, self.areas.held)
 
-def _solve_scaled(system: Tensor, right: Tensor, held: Tensor) -> Tensor:
-    """Solve a symmetric system, in its precision, with its diagonal scaled to 1; what is held gets 0."""
+    def _inverse(self, right: Tensor) -> Tensor:
+        """The inverse of the last system times a vector."""
+        scaled = (self._scale * right.to(self._scale.dtype))[:, None]
+        return (self._scale * torch.cholesky_solve(scaled, self._factor)[:, 0]).double()
+
+
+def mended(inverse: Callable[[Tensor], Tensor], pairs: list[tuple[Tensor, Tensor]], slope: Tensor) -> Tensor:
+    """An inverse curvature that pairs of changes of place and of slope have mended, times a slope.
+
+    The two loops of Nocedal (1980, Mathematics of Computation 35): for the last pair the result is exact.
+
+    Args:
+        inverse: The inverse curvature before, times a vector.
+        pairs: Changes of place and of slope, the first one first; their products are positive.
+        slope: (unknowns,).
+    """
+    slope = slope.clone()
+    shares = []
+    for moved, turned in reversed(pairs):
+        shares.append(float(moved @ slope) / float(moved @ turned))
+        slope -= shares[-1] * turned
+    result = inverse(slope)
+    for (moved, turned), share in zip(pairs, reversed(shares), strict=True):
+        result += (share - float(turned @ result) / float(moved @ turned)) * moved
+    return result
+
+
+def _factorise(system: Tensor, held: Tensor) -> tuple[Tensor, Tensor]:
+    """Cholesky factor, in its precision, of a symmetric system with its diagonal scaled to 1, and that scale.
+
+    What is held gets 0.
+    """
     scale = system.diagonal().clamp_min(torch.finfo(torch.float32).tiny).rsqrt()
     scale[held] = 0
     system.mul_(scale[:, None]).mul_(scale).diagonal().add_(ROUNDING[system.dtype])
@@ -184,4 +290,4 @@ def _solve_scaled(system: Tensor, right: Tensor, held: Tensor) -> Tensor:
     factor, failed = torch.linalg.cholesky_ex(system)
     if failed:
         factor = torch.linalg.cholesky(system.double()).to(system.dtype)
-    return (scale * torch.cholesky_solve((scale * right.to(system.dtype))[:, None], factor)[:, 0]).double()
+    return factor, scale

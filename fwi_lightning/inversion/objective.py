@@ -55,6 +55,7 @@ class Objective:
         held: (depth, width), the cells whose velocity is known.
         weight: (time,), t in seconds; 0 for the last sample, which some families store as zeros.
         found: The best map so far.
+        simple: (depth, width) float64 in m/s, a map of few areas that explains nearly as much; None: there is none yet.
         pace: Seconds that a simulation took of late.
 
     Args:
@@ -98,6 +99,7 @@ class Objective:
         self.start = velocity.double()
         first = float(relative_rms(self.gathers[None], simulate(velocity, survey)[None])[0])
         self.found = Refined(velocity[None].clone(), first, first)
+        self.simple: Tensor | None = None
 
     @contextmanager
     def within(self, share: float) -> Iterator[Objective]:
@@ -167,16 +169,17 @@ class Objective:
         assert variable.grad is not None
         return self._judge(variable.detach(), record.detach()), variable.grad.double()
 
-    def adopt(self, velocity: Tensor, history: Sequence[tuple[float, float]] = ()) -> None:
+    def adopt(self, velocity: Tensor, history: Sequence[tuple[float, float]] = (), factor: float = 1.0) -> None:
         """Take over a map from elsewhere, (1, depth, width) in m/s, if it explains the record better.
 
         Args:
             velocity: The map.
             history: How it was found, to be added to what is there.
+            factor: By which its misfit may be larger, as long as it is below that of the start. Default 1.
         """
         self.found.history.extend(history)
         misfit = float(relative_rms(self.gathers[None], simulate(velocity, self.survey))[0])
-        if misfit < self.found.misfit:
+        if misfit < min(factor * self.found.misfit, self.found.start_misfit):
             self.found.velocity, self.found.misfit = velocity, misfit
 
     def _judge(self, velocity: Tensor, record: Tensor) -> float:

@@ -10,7 +10,13 @@ from torch import Tensor
 
 
 class Prior(Protocol):
-    """An energy of maps, lower for more likely ones."""
+    """An energy of maps, lower for more likely ones.
+
+    Attributes:
+        quadratic: Whether its curvature is the same everywhere.
+    """
+
+    quadratic: bool
 
     def energy(self, velocity: Tensor) -> tuple[float, Tensor]:
         """The energy and its gradient at a map, (depth, width) float64 in m/s."""
@@ -39,6 +45,8 @@ class TotalVariation:
         importance: (depth, width), of each cell.
         smoothing: m/s below which a step between cells counts less than in proportion.
     """
+
+    quadratic = False
 
     def __init__(self, importance: Tensor, smoothing: float) -> None:
         self.importance, self.smoothing = importance.double(), smoothing
@@ -93,6 +101,8 @@ class GaussianProcess:
         velocity: (depth, width) in m/s: the straight line in depth that fits it best is the background.
         texture: The kernel.
     """
+
+    quadratic = True
 
     def __init__(self, velocity: Tensor, texture: Texture) -> None:
         depth, width = velocity.shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -39,7 +40,7 @@ SCALE = 1000.0
 WINDOWS = (0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 """Shares of the record that L-BFGS listens to, one after the other: what is above has to be right first."""
 
-STRIDES = 20
+STRIDES = {"flat": 20, "curved": 20, "faulted": 20, "layers": 20, "Style_A": 10, "Style_B": 10}
 """Iterations of L-BFGS in each window."""
 
 FAINTEST = 0.1
@@ -51,8 +52,17 @@ SHARE = 0.1
 WEIGHTS = {"layers": (5.0, 1.0), "flat": (5.0, 0.5), "Style_A": (1.0, 1.0), "Style_B": (1.0, 1.0)}
 """The prior's share of the objective in Gauss-Newton steps, in units of the data's, and how its weight falls beyond."""
 
-STEPS, MERGED_STEPS, FEWEST_STEPS = 2, 4, 10
-"""Gauss-Newton steps at most with each choice of unknowns: cells, merged cells, the fewest areas..."""
+STEPS, MERGED_STEPS = 2, 4
+"""Gauss-Newton steps at most with cells, and with merged cells: until one goes all the way."""
+
+FLAT_STEPS = 4
+"""Gauss-Newton steps with rows."""
+
+TEXTURE_STEPS = 40
+"""Quasi-Newton steps at most after a Gauss-Newton step over textures, whose prior is quadratic."""
+
+FEWEST_STEPS = 10
+"""Such steps at most with the fewest areas..."""
 
 GAIN = 0.5
 """... with which a step that leaves more than this share of the misfit is the last."""
@@ -60,8 +70,8 @@ GAIN = 0.5
 SURE = 1e-4
 """Damping of the first step with the fewest areas."""
 
-ACCEPTED = 1.5
-"""Factor by which the misfit may rise with the fewest areas."""
+ACCEPTED = 10.0
+"""Factor by which the misfit may rise with the fewest areas: they are nearer the truth than the misfit tells."""
 
 ELIMINATION_COST = 3.0
 """Duration of the elimination in units of a step with merged cells."""
@@ -119,7 +129,8 @@ def refine(
             a part of the record alone. Default: nothing.
 
     Returns:
-        The best map found, never worse than the start in data space.
+        The map that explains the record best, or over layers the last one of few areas that explains nearly as much;
+        never worse than the start in data space.
 
     Raises:
         UserError: If the shapes do not fit the survey, a value is not finite, or the prior is unknown.
@@ -142,6 +153,8 @@ def refine(
         _refine(objective, "layers" if found else prior, WINDOWS[-1:] if found else WINDOWS)
     if objective is not whole:
         whole.adopt(objective.found.velocity, objective.found.history)
+    if objective.simple is not None:
+        whole.adopt(objective.simple[None].float(), factor=math.sqrt(ACCEPTED))
     if prior not in TEXTURES:
         # OpenFWI's layers have whole numbers; whether these are the ones the record decides.
         whole.adopt(whole.found.velocity.round())
@@ -195,7 +208,7 @@ def _refine(objective: Objective, prior: str, windows: Sequence[float]) -> None:
     while True:
         for window in windows:
             with objective.within(window) as part:
-                values = _descend(part, areas, values, importance)
+                values = _descend(part, areas, values, importance, STRIDES[prior])
                 found = [values, pursue(part, areas, values)] if prior == "flat" else [values]
             objective.values(torch.stack([areas.spread(each) for each in found]))
         if prior in SHAPED:
@@ -227,29 +240,29 @@ def _approach(
         Enough: As `Objective`.
     """
     balance, fall = WEIGHTS[prior]
-    steps = STEPS if prior == "layers" else MERGED_STEPS
     if prior in TEXTURES:
-        return GaussNewton(objective, areas, make, balance, fall, cost).run(values)
+        return GaussNewton(objective, areas, make, balance, fall, cost, following=TEXTURE_STEPS).run(values)
     while True:
         before = objective.found.misfit
-        values = GaussNewton(objective, areas, make, balance, fall, cost).run(values, steps)
-        simpler = False
+        steps = GaussNewton(objective, areas, make, balance, fall, cost)
         if prior == "flat":
+            values = steps.run(values, FLAT_STEPS)
             flat = Stack(np.zeros(0), np.zeros(1), np.zeros(areas.of_cell.shape[1]), np.zeros(0))
             settle(objective, choose_layers(objective, flat, values.numpy()))
         else:
-            values, simpler = _simplify(objective, areas, values, make, cost)
-        if not simpler and objective.found.misfit > FALL * before:
+            values = steps.run(values, STEPS, far=True)
+            values = _simplify(objective, areas, values, make, cost)
+        if objective.found.misfit > FALL * before:
             return values
 
 
 def _simplify(
     objective: Objective, areas: Areas, values: Tensor, make: Callable[[Tensor, float], Prior], cost: float
-) -> tuple[Tensor, bool]:
-    """Steps with merged cells, then with the fewest areas that explain nearly as much.
+) -> Tensor:
+    """Steps with merged cells, then some with the fewest areas that explain nearly as much.
 
     Returns:
-        Where they end, and whether the fewest areas explain as much.
+        Where they end.
 
     Raises:
         Enough: As `Objective`.
@@ -261,19 +274,23 @@ def _simplify(
 
     merged = merge(areas.spread(values), objective.held)
     steps = solver(merged, cost)
-    found = steps.run(merged.mean(areas.spread(values)), MERGED_STEPS)
+    found = steps.run(merged.mean(areas.spread(values)), MERGED_STEPS, far=True)
     before = merged.spread(found)
     if merged.count > LARGEST_INVERSE:
-        return areas.mean(before), False
+        return areas.mean(before)
     objective.check(ELIMINATION_COST * steps.cost)
     fewest = fewest_areas(objective, merged, found)
     if fewest is None:
-        return areas.mean(before), False
+        return areas.mean(before)
     fewer, found = fewest
+    objective.simple = fewer.spread(found)
     after = fewer.spread(solver(fewer, damping=SURE).run(found, FEWEST_STEPS, GAIN))
     # OpenFWI's layers have whole numbers.
     old, new, _ = objective.values(torch.stack([before, after, after.round()]))
-    return (areas.mean(after), True) if new < ACCEPTED * old else (areas.mean(before), False)
+    if new > ACCEPTED * old:
+        return areas.mean(before)
+    objective.simple = after
+    return areas.mean(after)
 
 
 def _importance(objective: Objective, areas: Areas, velocity: Tensor) -> Tensor:
@@ -296,7 +313,7 @@ def _importance(objective: Objective, areas: Areas, velocity: Tensor) -> Tensor:
     return torch.from_numpy(np.sqrt(felt / np.median(felt[:10]))).clamp(1e-3, 1)
 
 
-def _descend(objective: Objective, areas: Areas, values: Tensor, importance: Tensor) -> Tensor:
+def _descend(objective: Objective, areas: Areas, values: Tensor, importance: Tensor, strides: int) -> Tensor:
     """L-BFGS within bounds (Byrd, Lu, Nocedal and Zhu, 1995), with a total variation.
 
     The unknowns are velocities times their importance, the root of the curvature's diagonal: what the record feels
@@ -316,7 +333,7 @@ def _descend(objective: Objective, areas: Areas, values: Tensor, importance: Ten
         energy, pull = variation.energy(velocity)
         return data + weight * energy, areas.collect(slope + weight * pull).numpy() * unit
 
-    settings = {"maxiter": STRIDES, "maxcor": 20, "maxfun": 10**9, "ftol": 0.0, "gtol": 0.0}
+    settings = {"maxiter": strides, "maxcor": 20, "maxfun": 10**9, "ftol": 0.0, "gtol": 0.0}
     limits = list(zip(low, high, strict=True))
     found = minimize(total, x, jac=True, method="L-BFGS-B", bounds=limits, options=settings)
     return torch.from_numpy(found.x * unit)

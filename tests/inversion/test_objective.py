@@ -55,3 +55,17 @@ def test_what_a_part_has_found_when_the_budget_ends_is_judged_on_the_whole_recor
         spend()
     assert torch.equal(objective.found.velocity[0], truth)
     assert objective.found.misfit < 1e-6
+
+
+def test_a_map_that_explains_less_is_taken_within_a_factor_but_never_below_the_start(truth):
+    objective = objective_of(truth, [])
+    for change in (1.0, 3.0):
+        objective.adopt((truth + change)[None])
+    better = objective.found.velocity
+    assert torch.equal(better[0], truth + 1)
+    objective.adopt((truth + 3)[None], factor=1.5)
+    assert objective.found.velocity is better
+    objective.adopt((truth + 3)[None], factor=5)
+    assert torch.equal(objective.found.velocity[0], truth + 3)
+    objective.adopt(torch.full((1, *SURVEY.grid), 4000.0), factor=1e9)
+    assert torch.equal(objective.found.velocity[0], truth + 3)
