@@ -29,7 +29,7 @@ ROUNDING = {torch.float32: 3e-6, torch.float64: 1e-12}
 """Added to the diagonal, scaled to 1, so that a matrix of that precision can be factorised."""
 
 NEAR = 0.004
-"""Relative rms residual below which steps follow unless the prior is quadratic; further off each needs its own matrix."""
+"""Relative rms residual below which steps follow; further off each needs its own matrix. Not for quadratic priors."""
 
 SLOW, LATELY = 0.85, 5
 """The quasi-Newton steps end where the last few of them have left more than this share of the misfit."""
