@@ -40,8 +40,8 @@ SCALE = 1000.0
 WINDOWS = (0.3, 0.4, 0.5, 0.6, 0.8, 1.0)
 """Shares of the record that L-BFGS listens to, one after the other: what is above has to be right first."""
 
-STRIDES = {"flat": 20, "curved": 20, "faulted": 20, "layers": 20, "Style_A": 10, "Style_B": 10}
-"""Iterations of L-BFGS in each window."""
+STRIDES, TEXTURE_STRIDES = 20, 10
+"""Iterations of L-BFGS in each window; over textures the steps after it take over from further away."""
 
 FAINTEST = 0.1
 """Importance below which a cell moves no more readily."""
@@ -53,7 +53,7 @@ WEIGHTS = {"layers": (5.0, 1.0), "flat": (5.0, 0.5), "Style_A": (1.0, 1.0), "Sty
 """The prior's share of the objective in Gauss-Newton steps, in units of the data's, and how its weight falls beyond."""
 
 STEPS, MERGED_STEPS = 2, 4
-"""Gauss-Newton steps at most with cells, and with merged cells: until one goes all the way."""
+"""Gauss-Newton steps at most with cells, and with merged cells; the first that others follow is the last."""
 
 FLAT_STEPS = 4
 """Gauss-Newton steps with rows."""
@@ -153,7 +153,7 @@ def refine(
         _refine(objective, "layers" if found else prior, WINDOWS[-1:] if found else WINDOWS)
     if objective is not whole:
         whole.adopt(objective.found.velocity, objective.found.history)
-    if objective.simple is not None:
+    if objective.simple is not None and whole.found.misfit > misfit:
         whole.adopt(objective.simple[None].float(), factor=math.sqrt(ACCEPTED))
     if prior not in TEXTURES:
         # OpenFWI's layers have whole numbers; whether these are the ones the record decides.
@@ -208,7 +208,7 @@ def _refine(objective: Objective, prior: str, windows: Sequence[float]) -> None:
     while True:
         for window in windows:
             with objective.within(window) as part:
-                values = _descend(part, areas, values, importance, STRIDES[prior])
+                values = _descend(part, areas, values, importance, TEXTURE_STRIDES if texture else STRIDES)
                 found = [values, pursue(part, areas, values)] if prior == "flat" else [values]
             objective.values(torch.stack([areas.spread(each) for each in found]))
         if prior in SHAPED:
