@@ -32,7 +32,8 @@ NEAR = 0.004
 """Relative rms residual below which steps follow; further off each needs its own matrix. Not for quadratic priors."""
 
 SLOW, LATELY = 0.85, 5
-"""The quasi-Newton steps end where the last few of them have left more than this share of the misfit."""
+"""These steps end where the last few have left more than this share of the misfit. Not over quadratic priors either:
+they learn the curvature while they seem to stand still (Style_A: 9.1 m/s after 295 s with this rule, 4.9 after 106)."""
 
 GRADIENT_COST = 8.0
 """Duration of a gradient in units of a simulation's."""
@@ -224,7 +225,7 @@ class GaussNewton:
             if length < 1 and not prior.quadratic:
                 self._factorise(found.values, prior)
             lately.append(found.data)
-            if len(lately) > LATELY and found.data > SLOW * lately[0]:
+            if not prior.quadratic and len(lately) > LATELY and found.data > SLOW * lately[0]:
                 break
         return found
 

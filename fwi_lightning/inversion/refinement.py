@@ -58,7 +58,7 @@ STEPS, MERGED_STEPS = 2, 4
 FLAT_STEPS = 4
 """Gauss-Newton steps with rows."""
 
-TEXTURE_STEPS = 40
+TEXTURE_STEPS = 80
 """Quasi-Newton steps at most after a Gauss-Newton step over textures, whose prior is quadratic."""
 
 FEWEST_STEPS = 10
