@@ -250,7 +250,7 @@ class GaussNewton:
         system = self._matrix.clone()
         prior.add_curvature(system, self.areas.spread(values), self._weight, self.areas.of_cell)
         system.diagonal().add_(self._damping * self._matrix.diagonal())
-        self._factor, self._scale = _factorise(system, self.areas.held)
+        self._factor, self._scale = _cholesky(system, self.areas.held)
 
     def _inverse(self, right: Tensor) -> Tensor:
         """The inverse of the last system times a vector."""
@@ -267,6 +267,9 @@ def mended(inverse: Callable[[Tensor], Tensor], pairs: list[tuple[Tensor, Tensor
         inverse: The inverse curvature before, times a vector.
         pairs: Changes of place and of slope, the first one first; their products are positive.
         slope: (unknowns,).
+
+    Returns:
+        (unknowns,); its negative is a step downhill.
     """
     slope = slope.clone()
     shares = []
@@ -279,7 +282,7 @@ def mended(inverse: Callable[[Tensor], Tensor], pairs: list[tuple[Tensor, Tensor
     return result
 
 
-def _factorise(system: Tensor, held: Tensor) -> tuple[Tensor, Tensor]:
+def _cholesky(system: Tensor, held: Tensor) -> tuple[Tensor, Tensor]:
     """Cholesky factor, in its precision, of a symmetric system with its diagonal scaled to 1, and that scale.
 
     What is held gets 0.
