@@ -243,9 +243,10 @@ def _approach(
     balance, fall = WEIGHTS[prior]
     if prior in TEXTURES:
         return GaussNewton(objective, areas, make, balance, fall, cost, following=TEXTURE_STEPS).run(values)
+    expected = cost
     while True:
         before = objective.found.misfit
-        steps = GaussNewton(objective, areas, make, balance, fall, cost)
+        steps = GaussNewton(objective, areas, make, balance, fall, expected)
         if prior == "flat":
             values = steps.run(values, FLAT_STEPS)
             flat = Stack(np.zeros(0), np.zeros(1), np.zeros(areas.of_cell.shape[1]), np.zeros(0))
@@ -253,6 +254,7 @@ def _approach(
         else:
             values = steps.run(values, 1)
             values = _simplify(objective, areas, values, make, cost)
+        expected = steps.cost
         if objective.found.misfit > FALL * before:
             return values
 

@@ -8,7 +8,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from fwi_lightning.errors import UserError
-from fwi_lightning.inversion import refine
+from fwi_lightning.inversion import refine, refinement
 from fwi_lightning.inversion.refinement import looks_flat
 from fwi_lightning.physics import simulate
 from fwi_lightning.survey import Survey
@@ -115,6 +115,22 @@ def test_a_texture_is_found_with_its_own_prior():
     found = refine(simulate(truth, SURVEY), smooth, SURVEY, seconds=400, misfit=0.001, prior="Style_A")
     assert found.misfit <= 0.001
     assert error(found.velocity[0], truth) < 0.5 * error(smooth, truth)
+
+
+@pytest.mark.parametrize(("of_few_areas", "answer"), [(10, 10), (25, 5)])
+def test_the_map_of_few_areas_is_the_answer_unless_another_leaves_less_than_a_third(
+    ground, monkeypatch, of_few_areas, answer
+):
+    truth, record, smooth = ground
+
+    def search(objective, *_):
+        # The misfit of so small a change is in proportion to it.
+        objective.value(truth.double() + 5)
+        objective.simple = truth.double() + of_few_areas
+
+    monkeypatch.setattr(refinement, "_refine", search)
+    found = refine(record, smooth, SURVEY, prior="layers")
+    assert torch.equal(found.velocity[0], truth + answer)
 
 
 def test_an_unknown_prior_is_refused(ground):
