@@ -91,6 +91,11 @@ def _check(run: Run) -> None:
         raise UserError("a refiner is tested on its held-out fold: leave out data.test_root.")
     if run.data.augmentations:
         raise UserError("a refiner is trained without augmentation, which would change only half of what it reads.")
+    if run.config.calibration:
+        raise UserError(
+            f"calibration={run.config.calibration}: a refiner answers nothing alone. Give calibration=0, and afterwards "
+            "python -m fwi_lightning calibrate ckpt=NETWORK inference=refiner inference.refiner.ckpt=THIS input=DATA."
+        )
 
 
 def _warn_of_seen(run: Run) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fwi_lightning import load_model
+from fwi_lightning.commands import evaluation
 from fwi_lightning.data import find_parts
 from fwi_lightning.errors import UserError
 from fwi_lightning.inversion.refiner import apply_refiner, check_survey
@@ -25,7 +26,9 @@ def refined(survey, trained, tmp_path_factory) -> SimpleNamespace:
     home = tmp_path_factory.mktemp("refiner")
     words = ["data=openfwi", f"data.root={survey}", "physics.samples=400", "model.width=8", "data.batch_size=4"]
     words += [f"network={trained.best}", f"starts={home / 'starts'}"]
-    assert command("refiner", *words, "trainer.max_epochs=2", f"hydra.run.dir={home / 'run'}") == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "LEAST", 1)  # as many held-out samples as would be calibrated on after train.py
+        assert command("refiner", *words, "trainer.max_epochs=2", f"hydra.run.dir={home / 'run'}") == 0
     return SimpleNamespace(home=home, words=words, best=home / "run" / "checkpoints" / "best.ckpt")
 
 
@@ -104,6 +107,7 @@ def test_files_and_settings_that_do_not_fit_get_a_sentence(refined, trained, sur
         (["augment=flip"], "trained without augmentation"),
         (["data=fresh"], "samples that stay the same"),
         (["model=unet"], "made with model=refiner"),
+        (["calibration=200"], "answers nothing alone"),
         ([f"before=[{trained.best}]"], "is no refiner"),
     ):
         kept = [word for word in refined.words if not any(word.split("=")[0] == new.split("=")[0] for new in words)]
