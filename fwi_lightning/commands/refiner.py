@@ -93,7 +93,7 @@ def _check(run: Run) -> None:
         raise UserError("a refiner is trained without augmentation, which would change only half of what it reads.")
     if run.config.calibration:
         raise UserError(
-            f"calibration={run.config.calibration}: a refiner answers nothing alone. Give calibration=0, and afterwards "
+            f"calibration={run.config.calibration}: a refiner answers nothing alone. Give calibration=0, then "
             "python -m fwi_lightning calibrate ckpt=NETWORK inference=refiner inference.refiner.ckpt=THIS input=DATA."
         )
 
