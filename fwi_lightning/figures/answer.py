@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from fwi_lightning.figures.gathers import clip_level, draw_gather
@@ -19,6 +20,9 @@ UNCERTAINTY_CMAP = "magma_r"
 
 SMALLEST = 1e-7
 """Misfit that an exact answer is drawn at: single precision tells no less."""
+
+FEW = 20
+"""Steps of a refinement below which each is marked: a single one has no line."""
 
 LEFT, TOP, SIDE, STEP = 0.65, 0.85, 2.0, 2.24  # inches: the row of maps
 SECOND, TALL = 4.25, 2.6  # the row of records and profiles
@@ -144,7 +148,10 @@ def _draw_records(axes: list[Axes], sample: Answered, survey: Survey) -> None:
 def _draw_history(axis: Axes, history: NDArray[np.floating]) -> None:
     """Least misfit so far against time of a refinement; what was only tried does not show."""
     least = np.minimum.accumulate(history[:, 1]).clip(SMALLEST)
-    axis.semilogy(history[:, 0], least, color="#1f6fb4", linewidth=1.3)
+    axis.semilogy(history[:, 0], least, color="#1f6fb4", linewidth=1.3, marker="." if len(history) < FEW else "")
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if least[0] < 100 * least[-1] else (1,)))
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda misfit, _: f"{100 * misfit:g} %"))
+    axis.yaxis.set_minor_formatter(NullFormatter())
     axis.set(xlabel="refinement (s)", title="misfit")
     axis.grid(linewidth=0.3, color="#bbbbbb")
     tidy(axis)
