@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -74,6 +75,7 @@ def run(command: str, words: Sequence[str] | None = None) -> None:
             sentence = str(error) if isinstance(error, UserError) else explain(error, command)
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise UserError(sentence) from error
+            _remove_empty(Path(HydraConfig.get().runtime.output_dir))
             _fail(sentence)
         except BrokenPipeError:  # the reader of `... | head` has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -126,6 +128,13 @@ def _known_keys(command: str, key: str) -> list[str]:
     if not isinstance(found, DictConfig):
         parent, found = "", node
     return [f"{parent}.{name!s}" if parent else str(name) for name in found]
+
+
+def _remove_empty(folder: Path) -> None:
+    """Remove a run folder that nothing was written to."""
+    if folder.resolve() != Path.cwd():
+        with suppress(OSError):  # it is not empty, or not there
+            folder.rmdir()
 
 
 def _fail(sentence: str) -> NoReturn:

@@ -209,6 +209,7 @@ def test_a_gpu_that_is_not_there_is_named_before_any_work(tmp_path, capsys):
     place = ["data.root=nowhere", "data=openfwi", f"hydra.run.dir={tmp_path / 'run'}"]
     assert command("train", *place, "trainer=gpu") == 1
     assert "trainer.accelerator=gpu: this machine has no GPU that torch can use" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_resume_with_other_settings_names_the_difference(trained, capsys):
