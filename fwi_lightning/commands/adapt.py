@@ -133,8 +133,8 @@ def _train(config: DictConfig, folder: Path, pairs: Path, current: Path) -> None
         raise UserError(f"keep={config.keep} has families that the model's family head does not know ({others}).")
     if not run.resumed:
         module.model.load_state_dict(model.state_dict())
-    record(run)
     trainer = make_trainer(run, module)
+    record(run)
     introduce(run, module)
     fit(trainer, module, run, command="")
     if trainer.is_global_zero:

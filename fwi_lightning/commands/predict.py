@@ -247,7 +247,7 @@ def _said(counts: dict[str, int], samples: int) -> str:
 def _summarise(answers: Answers, folder: Path, submission: bool) -> None:
     misfits = [row["misfit"] for row in answers.quality if row["misfit"] is not None]
     if misfits:
-        print(f"median misfit of the simulated predictions: {np.median(misfits):.3f} of the recorded rms")
+        print(f"median misfit of the simulated predictions: {np.median(misfits):.3g} of the recorded rms")
     flagged = sum(bool(row["flags"]) for row in answers.quality)
     if flagged:
         print(f"{flagged} of {len(answers.quality)} samples are flagged, see quality.csv")

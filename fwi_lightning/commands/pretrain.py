@@ -59,8 +59,8 @@ def main(config: DictConfig) -> float | None:
     run.data.needs_illumination = config.task == SUPERVISED and needs_illumination(build(config.loss))
     read_data(run)
     module = make_inversion(run) if config.task == SUPERVISED else _make_pretraining(run)
-    start_model(run, module.model)
     trainer = make_trainer(run, module)
+    start_model(run, module.model)
     introduce(run, module, f", {config.task}")
     fit(trainer, module, run, "python -m fwi_lightning pretrain")
     if trainer.is_global_zero:

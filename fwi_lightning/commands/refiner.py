@@ -51,7 +51,7 @@ def main(config: DictConfig) -> float | None:
     """
     run = begin(config)
     _check(run)
-    network = load_model(run.config.network)
+    network = load_model(run.config.network, setting="network")
     if network.survey != run.survey:
         raise UserError(
             f"network={run.config.network} reads another survey than physics= describes: repeat the settings of its "
@@ -65,10 +65,10 @@ def main(config: DictConfig) -> float | None:
     starts.write(run.data.parts)
     read_data(run)
     module = _make_module(run, starts.network)
+    trainer = make_trainer(run, module)
     start_model(run, module.model)
     if not run.resumed:
         module.fit_scales(_some(run.data))
-    trainer = make_trainer(run, module)
     introduce(run, module)
     begun = time.monotonic()
     fit(trainer, module, run, "python -m fwi_lightning refiner")

@@ -65,7 +65,7 @@ class Objective:
         bounds: Lowest and highest velocity, m/s.
         seconds: Time to spend.
         misfit: Relative rms residual at which the map is good enough.
-        on_step: Called with seconds and the misfit there after each simulation.
+        on_step: Called after each simulation with seconds and the least misfit so far.
 
     Raises:
         UserError: If the shapes do not fit the survey, or a value is not finite.
@@ -111,7 +111,7 @@ class Objective:
             share: Of the record; all of it is this objective itself.
 
         Yields:
-            Its misfit. `on_step` hears of its simulations with the least misfit of the whole record so far.
+            Its misfit. `on_step` hears of its simulations, with the misfit of the whole record.
         """
         if share == 1:
             yield self
@@ -184,12 +184,10 @@ class Objective:
 
     def _judge(self, velocity: Tensor, record: Tensor) -> float:
         misfit = float(relative_rms(self.gathers[None], record[None])[0])
-        seconds = time.monotonic() - self.begun
-        self.found.history.append((seconds, misfit))
+        self.found.history.append((time.monotonic() - self.begun, misfit))
         if misfit < self.found.misfit:
             self.found.velocity, self.found.misfit = velocity[None].clone(), misfit
-        if self._on_step is not None:
-            self._on_step(seconds, misfit)
+        self._tell()
         return 0.5 * float((self.weight[:, None] * (record - self.gathers)).double().square().mean())
 
 

@@ -126,8 +126,7 @@ def refine(
             so, else layers bent by one shared curve are tried first), "faulted" (the same with flat layers that one
             straight fault offsets), "Style_A" or "Style_B" (their textures), or "auto": flat where the record says so,
             else layers. Default "auto".
-        on_step: Called with seconds and misfit after each simulation; with the least misfit so far where that was of
-            a part of the record alone. Default: nothing.
+        on_step: Called after each simulation with seconds and the least misfit so far. Default: nothing.
 
     Returns:
         The map that explains the record best, or over layers the last one of few areas that explains nearly as much;

@@ -132,6 +132,9 @@ class Refine(Step):
 
         priors = self._priors(state)
 
+        def tell(spent: float, misfit: float) -> None:
+            state.note(f"refining, {spent:.0f} of {seconds:.0f} s: {100 * misfit:.2g} % of the record left")
+
         def work(row: int) -> None:
             found = refine(
                 state.gathers[row],
@@ -139,6 +142,7 @@ class Refine(Step):
                 state.survey,
                 seconds=seconds,
                 prior=priors[row],
+                on_step=tell,
                 **self.settings,
             )
             # It begins by writing in the velocity at the shots, after which a short budget may leave it worse off.

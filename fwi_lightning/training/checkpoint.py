@@ -82,12 +82,13 @@ def build_model(config: Mapping[str, Any], survey: Mapping[str, Any], families: 
     return model
 
 
-def load_model(path: str | Path, device: str | torch.device = "cpu") -> VelocityModel:
+def load_model(path: str | Path, device: str | torch.device = "cpu", setting: str = "ckpt") -> VelocityModel:
     """The model of a checkpoint, ready to predict.
 
     Args:
         path: File written by a training run.
         device: Where the model shall live. Default "cpu".
+        setting: The setting that gave the path, for the message. Default "ckpt".
 
     Returns:
         The model in evaluation mode; `model.predict(gathers)` gives velocity in m/s.
@@ -95,14 +96,14 @@ def load_model(path: str | Path, device: str | torch.device = "cpu") -> Velocity
     Raises:
         UserError: If the file is missing or is not a checkpoint of this project.
     """
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, setting)
     if task_of(checkpoint) != SUPERVISED:
         raise UserError(f"{path} is of a pretraining and makes no maps: train a model from it with init={path}.")
     model = _rebuild(checkpoint, path)
     if isinstance(model, Refiner):
         raise UserError(
-            f"{path} is a refiner, which corrects the maps of another model: give ckpt= that model, and use the "
-            f"refiner with inference.refiner.ckpt={path}."
+            f"{path} is a refiner, which corrects the maps of another model: give {setting}= that model, and use "
+            f"the refiner with inference.refiner.ckpt={path}."
         )
     return model.eval().to(device)
 

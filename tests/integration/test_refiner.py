@@ -102,7 +102,8 @@ def test_a_correction_is_kept_only_where_the_misfit_falls(refined, trained, surv
 
 def test_files_and_settings_that_do_not_fit_get_a_sentence(refined, trained, survey, tmp_path, capsys):
     for words, message in (
-        ([f"network={refined.best}"], "is a refiner, which corrects the maps of another model"),
+        (["network=missing.ckpt"], "missing.ckpt is not a file: give network= a checkpoint"),
+        ([f"network={refined.best}"], "give network= that model, and use the refiner with"),
         (["physics.samples=500"], "reads another survey than physics= describes"),
         (["augment=flip"], "trained without augmentation"),
         (["data=fresh"], "samples that stay the same"),
