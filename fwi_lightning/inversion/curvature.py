@@ -21,18 +21,26 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.fft import next_fast_len
 from torch import Tensor
 
 from fwi_lightning.physics import simulate
+from fwi_lightning.physics.scheme import sponge_profile
 from fwi_lightning.physics.wavefields import wavefields
 from fwi_lightning.survey import Survey
 
 HIGHEST = 10 / 3
 """Peak frequencies of a Ricker wavelet above which it has less than a thousandth of its peak."""
 
-MARGIN = 20
-"""Cells of the padding that count for the edge cells which they repeat; those further out hardly matter."""
+CLOSE = 8
+"""Cells of the padding at either end that are each looked at; between them every second one stands for two. All of it
+counts for the edge cells that it repeats: where less did there would be an echo, and fast waves cross it and come in
+again on the other side (the outer edge is periodic)."""
+
+FAINT = 0.01
+"""Share of the wavelet's spectrum at its peak below which a frequency counts less and less: what a field still has to
+say after the record's end is missing from its spectrum, and the division by the wavelet's makes that large."""
 
 FEW = 100
 """Areas up to which one simulation for each is cheaper. They reach to the end of the padding, too."""
@@ -46,6 +54,9 @@ SLOWEST = 1500.0
 
 BATCH = 16
 """Maps simulated at a time."""
+
+TOGETHER = 8
+"""Shots whose fields are in memory at once."""
 
 PART = 1024
 """Columns of the matrix that are computed at a time."""
@@ -81,9 +92,14 @@ class Derivative:
     def __init__(self, velocity: Tensor, survey: Survey) -> None:
         self.survey = survey
         self.every, self.receivers = _sampling(survey)
-        self.margin = min(MARGIN, survey.sponge)
+        place = np.arange(survey.sponge)
+        self._end = np.minimum(place, place[::-1])
+        self._padding = place[(self._end < CLOSE) | (place % 2 == 0)]
         self.times = -(-survey.samples // self.every)
-        self.length = next_fast_len(2 * self.times, real=True)
+        # Products of two fields last twice as long; the wavelet's inverse reaches a period or two back.
+        self.length = next_fast_len(
+            2 * self.times + round(2 / survey.frequency / survey.time_step / self.every), real=True
+        )
         step = survey.time_step
         frequencies = np.fft.rfftfreq(self.length, step * self.every)
         self.bins = np.flatnonzero((frequencies > 0) & (frequencies <= HIGHEST * survey.frequency))
@@ -92,18 +108,43 @@ class Derivative:
         self._echoes = self._fields(velocity, self.receivers, survey.receiver_row)
         wavelet = torch.from_numpy(survey.wavelet())
         spectrum = (wavelet * torch.exp(-1j * omega[:, None] * step * torch.arange(survey.samples))).sum(dim=1)
-        factor = -(2 - 2 * torch.cos(omega * step)) / step**2 / spectrum * torch.exp(-1j * omega * step) * self.every
-        padded = torch.nn.functional.pad(velocity[None, None], (self.margin,) * 4, mode="replicate")[0, 0]
-        self._factor = (2 / padded.double() ** 3)[..., None].float() * factor.to(torch.complex64)
+        divided = spectrum.conj() / (spectrum.abs().square() + (FAINT * spectrum.abs().max()).square())
+        # The difference over time that the scheme makes equal to the Laplacian; in the sponge, less what it takes off.
+        delay = torch.exp(-1j * omega * step)
+        difference = 2 * torch.cos(omega * step) - 2 + self._damping(float(velocity.min()))[..., None] * (1 - delay)
+        padded = torch.nn.functional.pad(velocity[None, None], (len(self._padding),) * 4, mode="replicate")[0, 0]
+        factor = (2 * self._cells() / padded.double() ** 3)[..., None] * difference
+        self._factor = (factor * (divided * delay * self.every / step**2)).to(torch.complex64)
+
+    def _outwards(self, values: NDArray[np.float64], inside: float) -> list[Tensor]:
+        """Of each row and of each column: one value in the map, others from its edges outwards."""
+        lines = (np.concatenate([values[::-1], np.full(size, inside), values]) for size in self.survey.grid)
+        return [torch.from_numpy(line) for line in lines]
+
+    def _cells(self) -> Tensor:
+        """How many cells each stands for, (rows, columns)."""
+        # From each to each second one little by little: a sudden change would be an echo as well.
+        share = np.sin(0.5 * np.pi * np.minimum(1, (self._end[self._padding] + 1) / (CLOSE + 1))) ** 2
+        share *= self.survey.sponge > 2 * CLOSE
+        count = np.where(self._padding % 2 == 0, 1 + share, 1 - share)
+        rows, columns = self._outwards(count, 1.0)
+        return rows[:, None] * columns
+
+    def _damping(self, slowest: float) -> Tensor:
+        """The scheme's kappa, (rows, columns): beside the map it follows the distance from the sides alone."""
+        rows, columns = self._outwards(slowest * sponge_profile(self.survey)[self._padding], -1.0)
+        return torch.where(columns >= 0, columns, rows[:, None].clamp_min(0))
 
     def _fields(self, velocity: Tensor, columns: tuple[int, ...], row: int) -> Tensor:
         """Spectra of the fields of shots, (shots, rows, columns, bins) complex."""
-        survey = dataclasses.replace(self.survey, shot_columns=columns, shot_row=row)
-        spectra = [
-            torch.fft.rfft(field, n=self.length)[..., self.bins]
-            for field in wavefields(velocity, survey, self.every, self.margin)
-        ]
-        return torch.stack(spectra)
+        survey = dataclasses.replace(self.survey, shot_row=row)
+        places = [[*(-1 - self._padding[::-1]), *range(size), *(size + self._padding)] for size in survey.grid]
+        spectra = torch.empty(len(columns), *map(len, places), len(self.bins), dtype=torch.complex64)
+        for group in torch.arange(len(columns)).split(TOGETHER):
+            some = dataclasses.replace(survey, shot_columns=tuple(columns[shot] for shot in group.tolist()))
+            for shot, field in zip(group.tolist(), wavefields(velocity, some, self.every, *places), strict=True):
+                spectra[shot] = torch.fft.rfft(field, n=self.length)[..., self.bins]
+        return spectra
 
     def of_shot(self, shot: int, weight: Tensor) -> Tensor:
         """The derivative of one gather, (cells, receivers x times) float32 per m/s.
@@ -116,7 +157,7 @@ class Derivative:
         back = self._to_time(weight)
         result = torch.empty(self.survey.grid[0] * self.survey.grid[1], len(self.receivers), self.times)
         for place, echo in enumerate(self._echoes):
-            inside = _fold(_fold(source * echo, self.margin, 0), self.margin, 1).flatten(0, 1)
+            inside = _fold(_fold(source * echo, len(self._padding), 0), len(self._padding), 1).flatten(0, 1)
             result[:, place] = torch.view_as_real(inside).flatten(1) @ back
         return result.flatten(1)
 

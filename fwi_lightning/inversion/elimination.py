@@ -23,9 +23,10 @@ from torch import Tensor
 from fwi_lightning.inversion.curvature import gauss_newton_matrix
 from fwi_lightning.inversion.newton import Areas
 from fwi_lightning.inversion.objective import Objective
+from fwi_lightning.inversion.slowness import stretch, to_slowness, to_velocity
 
-LARGEST_INVERSE = 3000
-"""Areas up to which it is worth while: of more the inverse takes long, and the map is not yet one of layers."""
+LARGEST_INVERSE = 5000
+"""Areas up to which it is done: of more the inverse takes long."""
 
 LEAST = 6
 """Areas at which it ends; OpenFWI's maps have three and more."""
@@ -55,14 +56,18 @@ HOPELESS = 16.0
 """Beyond this multiple of that no fewer areas are tried."""
 
 
+UNIT = 2500.0
+"""m/s that the squared slowness is counted from; see `fwi_lightning.inversion.slowness`."""
+
+
 @dataclass(frozen=True)
 class Partition:
-    """Areas, and a quadratic form 1/2 v^T matrix v + slope^T v of their velocities.
+    """Areas, and a quadratic form 1/2 c^T matrix c + slope^T c of their squared slownesses.
 
     Attributes:
         of_cell: (depth, width), number of the area of each cell.
         held: (areas,), whether its velocity is known.
-        values: (areas,) float64 in m/s.
+        values: (areas,) float64, squared slowness in m/s.
         matrix: (areas, areas) float64, positive.
         slope: (areas,) float64.
     """
@@ -75,7 +80,12 @@ class Partition:
 
     def velocity(self, bounds: tuple[float, float]) -> Tensor:
         """(depth, width) float64 in m/s."""
-        return self.values.clamp(*bounds)[self.of_cell]
+        return self.velocities(bounds)[self.of_cell]
+
+    def velocities(self, bounds: tuple[float, float]) -> Tensor:
+        """(areas,) float64 in m/s."""
+        low, high = to_slowness(torch.tensor(bounds, dtype=torch.float64), UNIT).tolist()
+        return to_velocity(self.values.clamp(low, high), UNIT)
 
 
 def fewest_areas(objective: Objective, areas: Areas, values: Tensor) -> tuple[Areas, Tensor] | None:
@@ -96,13 +106,15 @@ def fewest_areas(objective: Objective, areas: Areas, values: Tensor) -> tuple[Ar
     misfit, gradient = objective.gradient(velocity)
     matrix = gauss_newton_matrix(velocity.float(), objective.survey, objective.weight, areas.of_cell).double()
     cells = areas.collect(torch.ones_like(velocity))
+    unit, slowness, slope = stretch(values, UNIT), to_slowness(values, UNIT), areas.collect(gradient)
     start, best = None, math.inf
     for ridge in RIDGES:
         form = matrix.clone()
         form.diagonal().add_(torch.maximum(ridge * matrix.diagonal(), PRICE * misfit / STRAY**2 * cells))
-        whole = Partition(areas.of_cell, areas.held, values, form, areas.collect(gradient) - form @ values)
+        form *= unit[:, None] * unit
+        whole = Partition(areas.of_cell, areas.held, slowness, form, unit * slope - form @ slowness)
         try:
-            minimum = next(eliminate(whole, misfit))
+            minimum = next(eliminate(whole, misfit, objective.bounds))
         except torch.linalg.LinAlgError:  # rounding has made it negative
             continue
         reached = objective.value(minimum.velocity(objective.bounds))
@@ -112,21 +124,22 @@ def fewest_areas(objective: Objective, areas: Areas, values: Tensor) -> tuple[Ar
     if start is None:
         return None
     chosen = None
-    for partition in eliminate(start, misfit):
+    for partition in eliminate(start, misfit, objective.bounds):
         reached = objective.value(partition.velocity(objective.bounds))
         if reached <= SLACK * misfit:
             chosen = partition
         elif reached > HOPELESS * SLACK * misfit:
             break
-    return None if chosen is None else (Areas(chosen.of_cell, objective.held), chosen.values.clamp(*objective.bounds))
+    return None if chosen is None else (Areas(chosen.of_cell, objective.held), chosen.velocities(objective.bounds))
 
 
-def eliminate(partition: Partition, scale: float) -> Iterator[Partition]:
+def eliminate(partition: Partition, scale: float, bounds: tuple[float, float]) -> Iterator[Partition]:
     """Minima of the form with fewer and fewer areas.
 
     Args:
         partition: What to begin with.
         scale: A misfit: differences count as significant as far as removing them would raise the form by about that.
+        bounds: Lowest and highest velocity, m/s.
 
     Yields:
         The minimum of the partition itself, then of ever fewer areas, the last of about `LEAST`.
@@ -140,23 +153,33 @@ def eliminate(partition: Partition, scale: float) -> Iterator[Partition]:
         values = torch.where(partition.held, partition.values, 0)
         pull = (partition.slope + partition.matrix @ values)[free]
         values[free] = -torch.cholesky_solve(pull[:, None], factor)[:, 0]
-        yield replace(partition, values=values)
+        partition = replace(partition, values=values)
+        yield partition
         if len(values) <= LEAST:
             return
         covariance = torch.zeros_like(partition.matrix)
         covariance[free[:, None], free] = torch.cholesky_inverse(factor)
-        partition = _united(partition, values, covariance, scale)
+        velocities = partition.velocities(bounds)
+        unit = stretch(velocities, UNIT)
+        partition = _united(partition, velocities, unit[:, None] * unit * covariance, scale)
 
 
-def _united(partition: Partition, values: Tensor, covariance: Tensor, scale: float) -> Partition:
-    """With the least significant differences of neighbours removed."""
-    count, label = len(values), partition.of_cell
+def _united(partition: Partition, velocities: Tensor, covariance: Tensor, scale: float) -> Partition:
+    """With the least significant differences of neighbours removed.
+
+    Args:
+        partition: What to begin with.
+        velocities: (areas,) in m/s.
+        covariance: (areas, areas), theirs, per unit of misfit.
+        scale: As `eliminate`.
+    """
+    count, label = len(velocities), partition.of_cell
     down, across = torch.stack([label[:-1], label[1:]]), torch.stack([label[:, :-1], label[:, 1:]])
     pairs = torch.cat([down.flatten(1), across.flatten(1)], dim=1)
     one, other = pairs[:, pairs[0] != pairs[1]].sort(dim=0)[0].unique(dim=1)
     spread = covariance.diagonal()
     spread = (spread[one] + spread[other] - 2 * covariance[one, other]).clamp_min(0)
-    price = (values[one] - values[other]).square() / (spread * scale + ALIKE**2)
+    price = (velocities[one] - velocities[other]).square() / (spread * scale + ALIKE**2)
     price[partition.held[one] & partition.held[other]] += 1e6
     # The cheapest of a spanning tree's links: each of them unites two areas more.
     graph = coo_array((price.numpy() + 1e-12, (one.numpy(), other.numpy())), shape=(count, count))

@@ -15,12 +15,16 @@ from torch import Tensor
 from fwi_lightning.inversion.curvature import FEW, gauss_newton_matrix
 from fwi_lightning.inversion.objective import Objective
 from fwi_lightning.inversion.priors import Prior
+from fwi_lightning.inversion.slowness import stretch, to_slowness, to_velocity
 
 REWEIGHTED = 3
 """Times that the quadratic above the prior is drawn anew within a step; each costs a factorisation."""
 
-SHORTER = 0.4
-"""Factor of a step that has not lowered the objective."""
+SHORTER, SHORTEST = 0.4, 0.06
+"""Factor of a step that has not lowered the objective, and the shortest that is tried."""
+
+STIFFER = (10.0, 3)
+"""Factor of the damping where the whole step does not lower it, and attempts before shorter ones are tried."""
 
 DAMPING = (1e-7, 1e-2, 1.0)
 """Least, first and greatest share of the curvature's diagonal added to it (Levenberg, 1944; Marquardt, 1963)."""
@@ -121,6 +125,7 @@ class GaussNewton:
         following: int = 10,
     ) -> None:
         self.objective, self.areas, self._prior = objective, areas, prior
+        self._begun = torch.zeros(0)
         self._matrix: Tensor | None = None
         self._balance, self._fall = balance, fall
         self._damping, self._following = damping, following
@@ -168,9 +173,14 @@ class GaussNewton:
             self._matrix = gauss_newton_matrix(
                 velocity.float(), self.objective.survey, self.objective.weight, self.areas.of_cell
             )
+        self._begun = begin.values
         begin = self._judge(begin.values, begin.data, begin.gradient, prior)
-        change = self._solve(begin, prior)
-        found, length = self._search(begin, change, prior)
+        for attempt in range(STIFFER[1]):
+            change = self._solve(begin, prior)
+            found, length = self._search(begin, change, prior, 1.0 if attempt < STIFFER[1] - 1 else SHORTEST)
+            if found is not None:
+                break
+            self._damping = min(STIFFER[0] * self._damping, DAMPING[2])
         self.cost = max(0.8 * self.cost, time.monotonic() - begun)
         if length == 1.0:
             self._damping = max(0.3 * self._damping, DAMPING[0])
@@ -183,11 +193,13 @@ class GaussNewton:
             self._weight *= self._fall
         return found
 
-    def _search(self, begin: _Point, change: Tensor, prior: Prior) -> tuple[_Point | None, float]:
+    def _search(
+        self, begin: _Point, change: Tensor, prior: Prior, shortest: float = SHORTEST
+    ) -> tuple[_Point | None, float]:
         """Where the first of ever shorter steps leads that lowers the sum; and the share of the step. None: nowhere."""
         length = 1.0
-        while length > SHORTER**4:
-            tried = self._at((begin.values + length * change).clamp(*self.objective.bounds), prior)
+        while length >= shortest:
+            tried = self._at(self._reached(self._change(begin.values) + length * change), prior)
             if tried.total < begin.total:
                 return tried, length
             length *= SHORTER
@@ -214,11 +226,13 @@ class GaussNewton:
         pairs: list[tuple[Tensor, Tensor]] = []
         lately = deque([found.data], maxlen=LATELY + 1)
         for _ in range(self._following):
-            moved, turned = found.values - begin.values, found.slope - begin.slope
+            moved = self._change(found.values) - self._change(begin.values)
+            turned = self._stretch(found.values) * found.slope - self._stretch(begin.values) * begin.slope
             if float(moved @ turned) > 0:
                 pairs.append((moved, turned))
             self.objective.check(GRADIENT_COST * self.objective.pace)
-            further, length = self._search(found, -mended(self._inverse, pairs, found.slope), prior)
+            slope = self._stretch(found.values) * found.slope
+            further, length = self._search(found, -mended(self._inverse, pairs, slope), prior)
             if further is None:
                 break
             begin, found = found, further
@@ -230,30 +244,45 @@ class GaussNewton:
         return found
 
     def _solve(self, begin: _Point, prior: Prior) -> Tensor:
-        """The minimum of the quadratic model plus the prior, as a change of the values."""
+        """The minimum of the quadratic model plus the prior, as a change; see `_change`."""
         assert self._matrix is not None
         damping = self._damping * self._matrix.diagonal()
-        change = torch.zeros_like(begin.values)
+        values, change = begin.values, torch.zeros_like(begin.values)
         for _ in range(1 if prior.quadratic else REWEIGHTED):
-            values = begin.values + change
             self._factorise(values, prior)
-            slope = self._weight * self.areas.collect(prior.energy(self.areas.spread(values))[1])
+            pull = self._weight * self.areas.collect(prior.energy(self.areas.spread(values))[1])
             moved = change.to(self._matrix.dtype)
-            slope += begin.gradient + (self._matrix @ moved + damping * moved).double()
-            change = change - self._inverse(slope)
-            change = (begin.values + change).clamp(*self.objective.bounds) - begin.values
+            slope = begin.gradient + (self._matrix @ moved + damping * moved).double() + self._stretch(values) * pull
+            values = self._reached(change - self._inverse(slope))
+            change = self._change(values)
         return change
+
+    def _change(self, values: Tensor) -> Tensor:
+        """How far velocities are from where the step began, in squared slowness, counted from there."""
+        return to_slowness(values, self._begun)
+
+    def _reached(self, change: Tensor) -> Tensor:
+        """The velocities at a change, within the bounds."""
+        low, high = (self._change(torch.full_like(self._begun, bound)) for bound in self.objective.bounds)
+        return to_velocity(change.clamp(low, high), self._begun)
+
+    def _stretch(self, values: Tensor) -> Tensor:
+        """The derivative of velocity with respect to the change."""
+        return stretch(values, self._begun)
 
     def _factorise(self, values: Tensor, prior: Prior) -> None:
         """The sum, damped, of the matrix and the quadratic that lies above the prior at some values."""
         assert self._matrix is not None
+        unit = self._stretch(values).reciprocal().to(self._matrix.dtype)
         system = self._matrix.clone()
+        system.diagonal().mul_(1 + self._damping)
+        system.mul_(unit[:, None]).mul_(unit)
         prior.add_curvature(system, self.areas.spread(values), self._weight, self.areas.of_cell)
-        system.diagonal().add_(self._damping * self._matrix.diagonal())
-        self._factor, self._scale = _cholesky(system, self.areas.held)
+        self._factor, scale = _cholesky(system, self.areas.held)
+        self._scale = scale * unit
 
     def _inverse(self, right: Tensor) -> Tensor:
-        """The inverse of the last system times a vector."""
+        """The inverse of the last system times a slope with respect to the change."""
         scaled = (self._scale * right.to(self._scale.dtype))[:, None]
         return (self._scale * torch.cholesky_solve(scaled, self._factor)[:, 0]).double()
 

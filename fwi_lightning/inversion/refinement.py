@@ -274,7 +274,7 @@ def _simplify(
         balance = WEIGHTS["layers"][0] * unknowns.count / areas.count
         return GaussNewton(objective, unknowns, make, balance, cost=cost, damping=damping)
 
-    merged = merge(areas.spread(values), objective.held)
+    merged = merge(areas.spread(values), objective.held, objective.found.misfit)
     steps = solver(merged, cost)
     found = steps.run(merged.mean(areas.spread(values)), MERGED_STEPS, far=True)
     before = merged.spread(found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numba import njit, prange
@@ -28,30 +30,44 @@ from fwi_lightning.physics.vectors import FLUSH_TO_ZERO, get_float_control, set_
 from fwi_lightning.survey import Survey
 
 
-def wavefields(velocity: Tensor, survey: Survey, every: int = 1, margin: int = 0) -> Tensor:
-    """The pressure of each shot at every n-th time sample, in the map and in the padding next to it.
+def wavefields(
+    velocity: Tensor,
+    survey: Survey,
+    every: int = 1,
+    rows: Sequence[int] | None = None,
+    columns: Sequence[int] | None = None,
+) -> Tensor:
+    """The pressure of each shot at every n-th time sample, in the map and, if asked for, in its padding.
 
     Args:
         velocity: (depth, width) in m/s, on the CPU, of values that `fwi_lightning.physics.simulate` takes.
         survey: The acquisition; its receivers do not matter.
         every: Time samples from one stored field to the next; sample 0 is the first. Default 1.
-        margin: Cells of padding stored on each side. Default 0.
+        rows: What is stored; below 0 and from the depth on those of the padding. Default: those of the map.
+        columns: The same.
 
     Returns:
-        (shots, depth + 2 margin, width + 2 margin, ceil(time / every)) float32.
+        (shots, rows, columns, ceil(time / every)) float32.
 
     Raises:
-        UserError: If `every` is below 1 or the margin wider than the padding.
+        UserError: If `every` is below 1 or a row or column beyond the padding.
     """
-    if every < 1 or not 0 <= margin <= survey.sponge:
-        raise UserError(
-            f"wavefields takes every >= 1 and a margin of 0 to {survey.sponge} cells, got every={every} and {margin}."
-        )
+    if every < 1:
+        raise UserError(f"wavefields takes every >= 1, got {every}.")
+    places = [
+        np.array(range(size) if asked is None else asked, dtype=np.int64)
+        for size, asked in zip(survey.grid, (rows, columns), strict=True)
+    ]
+    for size, asked in zip(survey.grid, places, strict=True):
+        if asked.min() < -survey.sponge or asked.max() >= size + survey.sponge:
+            raise UserError(
+                f"wavefields stores rows and columns of {-survey.sponge} to {size + survey.sponge - 1} here, got "
+                f"{asked.min()} to {asked.max()}."
+            )
     g = geometry_of(survey)
-    depth, width = survey.grid
     threads = max(1, min(kernel_threads(), survey.shots))
     single = np.dtype(np.float32)
-    stored = torch.zeros(survey.shots, depth + 2 * margin, width + 2 * margin, -(-survey.samples // every))
+    stored = torch.zeros(survey.shots, *(len(asked) for asked in places), -(-survey.samples // every))
     _work(
         velocity.detach().float().contiguous().numpy(),
         velocity.detach().float().reshape(-1).numpy().min(),
@@ -64,7 +80,8 @@ def wavefields(velocity: Tensor, survey: Survey, every: int = 1, margin: int = 0
         _aligned((threads, table_size(g)), single),
         stored.numpy(),
         every,
-        margin,
+        places[0],
+        places[1],
         np.zeros(1, _COUNTER),
     )
     return stored
@@ -83,7 +100,8 @@ def _work(
     tables: Array,
     stored: Array,
     every: int,
-    margin: int,
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
     counter: NDArray[np.void],
 ) -> None:
     """Each thread takes the next shot as soon as it is done with its last; arguments as in `physics.cpu`."""
@@ -103,13 +121,13 @@ def _work(
                 False,
                 tables[thread],
             )
-            _store(shot, fields[thread], stored[task], every, margin)
+            _store(shot, fields[thread], stored[task], every, rows, columns)
             task = take_next(counter)
         set_float_control(control)
 
 
 @njit
-def _store(shot, fields, stored, every, margin):  # type: ignore[no-untyped-def]
+def _store(shot, fields, stored, every, rows, columns):  # type: ignore[no-untyped-def]
     """One shot through time, its field stored on the way."""
     g = shot.g
     fields[:] = 0
@@ -121,7 +139,7 @@ def _store(shot, fields, stored, every, margin):  # type: ignore[no-untyped-def]
         old[shot.source] += shot.force * shot.wavelet[step]
         now, old = old, now
         if step % every == 0:
-            for row in range(stored.shape[0]):
-                at = offset(g, g.padding - margin + row, g.padding - margin)
-                for column in range(stored.shape[1]):
-                    stored[row, column, step // every] = now[at + column]
+            for row in range(len(rows)):
+                at = offset(g, g.padding + rows[row], g.padding)
+                for column in range(len(columns)):
+                    stored[row, column, step // every] = now[at + columns[column]]

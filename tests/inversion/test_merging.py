@@ -18,7 +18,7 @@ def layers():
 
 
 def test_layers_become_areas_and_their_edges_and_small_bodies_stay_cells():
-    areas = merge(layers(), NONE)
+    areas = merge(layers(), NONE, 0.01)
     upper, lower = areas.of_cell[0, 0], areas.of_cell[-1, 0]
     assert upper != lower
     assert torch.equal(areas.of_cell[:9], upper.expand(9, 30))
@@ -30,10 +30,17 @@ def test_layers_become_areas_and_their_edges_and_small_bodies_stay_cells():
     assert int((areas.of_cell == lower).sum()) == 13 * 30 - 25
 
 
+def test_the_better_the_record_is_explained_the_more_differences_count():
+    """3 m/s from cell to cell are one area as long as little is known, and every cell its own in the end."""
+    counts = [merge(layers(), NONE, misfit).count for misfit in (1.0, 0.001, 0.0004, 0.0002, 0.0)]
+    assert counts[0] == counts[1] == counts[2] == 2 + 60 + 25
+    assert counts[3] == counts[4] > 400
+
+
 def test_an_area_takes_a_velocity_that_is_known():
     held = NONE.clone()
     held[1, 25] = True
-    areas = merge(layers(), held)
+    areas = merge(layers(), held, 0.01)
     spread = areas.spread(areas.mean(layers()))
     assert float(spread[0, 0]) == 2075
     assert torch.allclose(spread[-1], torch.tensor(2543.5, dtype=torch.float64), atol=3)

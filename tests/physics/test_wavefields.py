@@ -19,9 +19,9 @@ def velocity():
 
 
 def test_the_receivers_hear_the_field_where_they_stand(velocity):
-    fields = wavefields(velocity, SURVEY, every=5, margin=3)
-    assert fields.shape == (3, 26, 30, 40)
-    heard = fields[:, 3 + SURVEY.receiver_row, 3:-3].transpose(1, 2)
+    fields = wavefields(velocity, SURVEY, every=5, rows=range(-3, 23), columns=range(-12, 36))
+    assert fields.shape == (3, 26, 48, 40)
+    heard = fields[:, 3 + SURVEY.receiver_row, 12:-12].transpose(1, 2)
     record = simulate(velocity, SURVEY)[:, ::5]
     np.testing.assert_allclose(heard, record, atol=1e-5 * float(record.abs().max()))
 
@@ -37,7 +37,22 @@ def test_a_step_from_two_fields_is_the_third(velocity):
     assert float(second) == pytest.approx(float((velocity[10, 10] * SURVEY.time_step) ** 2 * laplacian), rel=1e-3)
 
 
-@pytest.mark.parametrize(("every", "margin"), [(0, 0), (1, 13), (1, -1)])
-def test_what_cannot_be_stored_is_refused(velocity, every, margin):
-    with pytest.raises(UserError, match="every >= 1 and a margin of 0 to 12 cells"):
-        wavefields(velocity, SURVEY, every, margin)
+def test_some_rows_and_columns_are_those_of_all(velocity):
+    rows, columns = [-12, -1, 0, 7, 19, 31], [35, 24, 3, -5]
+    everything = wavefields(velocity, SURVEY, 7, range(-12, 32), range(-12, 36))
+    expected = everything[:, [row + 12 for row in rows]][:, :, [column + 12 for column in columns]]
+    assert torch.equal(wavefields(velocity, SURVEY, 7, rows, columns), expected)
+    assert torch.equal(wavefields(velocity, SURVEY, 7), everything[:, 12:-12, 12:-12])
+
+
+@pytest.mark.parametrize(
+    ("every", "rows", "columns", "words"),
+    [
+        (0, None, None, "every >= 1"),
+        (1, [-13], None, "-12 to 31 here, got -13 to -13"),
+        (1, None, [0, 36], "-12 to 35 here, got 0 to 36"),
+    ],
+)
+def test_what_cannot_be_stored_is_refused(velocity, every, rows, columns, words):
+    with pytest.raises(UserError, match=words):
+        wavefields(velocity, SURVEY, every, rows, columns)
