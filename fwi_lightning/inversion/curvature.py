@@ -96,11 +96,10 @@ class Derivative:
         self._end = np.minimum(place, place[::-1])
         self._padding = place[(self._end < CLOSE) | (place % 2 == 0)]
         self.times = -(-survey.samples // self.every)
-        # Products of two fields last twice as long; the wavelet's inverse reaches a period or two back.
-        self.length = next_fast_len(
-            2 * self.times + round(2 / survey.frequency / survey.time_step / self.every), real=True
-        )
         step = survey.time_step
+        # Products of two fields last twice as long; the wavelet's inverse reaches a period or two back.
+        periods = round(2 / survey.frequency / (step * self.every))
+        self.length = next_fast_len(2 * self.times + periods, real=True)
         frequencies = np.fft.rfftfreq(self.length, step * self.every)
         self.bins = np.flatnonzero((frequencies > 0) & (frequencies <= HIGHEST * survey.frequency))
         omega = torch.from_numpy(2 * math.pi * frequencies[self.bins])
