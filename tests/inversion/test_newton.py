@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
+from fwi_lightning.inversion import newton
 from fwi_lightning.inversion.newton import Areas, GaussNewton, mended
 from fwi_lightning.inversion.objective import Objective
 from fwi_lightning.inversion.priors import TEXTURES, GaussianProcess
@@ -48,3 +49,30 @@ def test_the_steps_that_follow_reach_what_one_step_does_not():
         found = areas.spread(steps.run(areas.mean(objective.start), 1))
         misfit.append(objective.value(found))
     assert misfit[1] < 0.5 * misfit[0]
+
+
+def test_a_step_that_is_too_long_is_stiffened_before_it_is_shortened(monkeypatch):
+    """With a tenth of the curvature the whole step overshoots; damped as much as the diagonal, it need not be cut."""
+    truth = torch.full(SURVEY.grid, 2000.0)
+    truth[10:] = 2600
+    near = torch.from_numpy(gaussian_filter(truth.numpy(), 2))
+    exact, lengths = newton.gauss_newton_matrix, []
+    monkeypatch.setattr(newton, "gauss_newton_matrix", lambda *settings: 0.1 * exact(*settings))
+    search = GaussNewton._search
+
+    def watched(self, *arguments):
+        found, length = search(self, *arguments)
+        lengths.append((self._damping, length, found is not None))
+        return found, length
+
+    monkeypatch.setattr(GaussNewton, "_search", watched)
+    objective = Objective(simulate(truth, SURVEY), near, SURVEY, (1500, 4500), 300, 0, None)
+    areas = Areas(torch.arange(truth.numel()).reshape(truth.shape), objective.held)
+    prior = GaussianProcess(objective.start, TEXTURES["Style_A"])
+    begin = areas.mean(objective.start)
+    steps = GaussNewton(objective, areas, lambda *_: prior, 0.01, following=0)
+    found = steps.run(begin, 1)
+    assert objective.value(areas.spread(found)) < objective.value(areas.spread(begin))
+    assert [damping for damping, *_ in lengths] == pytest.approx([0.01, 0.1, 1.0][: len(lengths)])
+    assert len(lengths) > 1
+    assert [worked for *_, worked in lengths] == [False] * (len(lengths) - 1) + [True]
