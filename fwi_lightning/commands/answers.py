@@ -65,7 +65,8 @@ class Answers:
             if truth is not None:
                 scores = score_samples(predicted[None], torch.from_numpy(truth)[None])
                 self.scores.append(name | {key: value.item() for key, value in scores.items()})
-            if HISTORY in state.extras:
+            # Zeros: the budget ended before the whole record was simulated once.
+            if HISTORY in state.extras and state.extras[HISTORY][row].any():
                 self.histories[place] = state.extras[HISTORY][row].numpy()
             self._waiting.append(predicted.numpy())
             if uncertainty is not None:
