@@ -21,6 +21,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from fwi_lightning import load_model
+from fwi_lightning.commands.environment import environment
 from fwi_lightning.geology import FAMILIES, draw
 from fwi_lightning.inversion import refine
 from fwi_lightning.inversion.refinement import prior_of
@@ -46,9 +47,6 @@ truth smoothed by a Gaussian of {SMOOTHING:g} cells, *gradient* the even increas
 nearest, *network* the answer of the [starter model](starter.md). MAE in m/s of the start, and after at most so many
 seconds; it stops at 0.0001 % of the record. The family's prior is given, as the model's family head would name it. Made
 by `uv run python benchmarks/refinement.py`; steps and reasons are in [inference.md](inference.md#refinement).
-
-The first column is of two cores with AVX-512 and of steps in squared slowness; the others are of 368d851, which had
-neither these steps nor a matrix right of the edges, on two cores without AVX-512, where a gradient takes twice as long.
 """
 
 
@@ -63,18 +61,19 @@ def begin(name: str, truth: torch.Tensor, gathers: torch.Tensor) -> torch.Tensor
     return predicted
 
 
-def measure(family: str, name: str, seconds: float) -> dict[str, float]:
-    """MAE and misfit of the start, and of the best map after some seconds."""
+def measure(family: str, name: str, seconds: float) -> dict[str, Any]:
+    """MAE and misfit of the start, and of the best map after some seconds; commit and processor."""
     truth = torch.from_numpy(draw(family, 1, SEED)[0])
     gathers = simulate(truth[0])
     start = begin(name, truth, gathers)
-    found = refine(gathers, start, seconds=seconds, prior=prior_of(family))
+    found, facts = refine(gathers, start, seconds=seconds, prior=prior_of(family)), environment()
     return {
         "start mae": error(start, truth),
         "start misfit": round(found.start_misfit, 4),
         "mae": error(found.velocity, truth),
         "misfit": round(found.misfit, 6),
         "seconds": round(found.seconds, 1),
+        "measured": f"{facts['commit'][:7]}, {facts['processor']}",
     }
 
 
@@ -92,6 +91,8 @@ def page(result: dict[str, dict[str, Any]]) -> str:
         there = (result[column].get(family) for column in columns)
         cells = [f"{one['start mae']:.1f} to {one['mae']:.1f} ({one['seconds']:.0f} s)" if one else "" for one in there]
         lines.append(f"| {family} | " + " | ".join(cells) + " |")
+    made = [" and ".join(sorted({one["measured"] for one in result[column].values()})) for column in columns]
+    lines.append("| measured at | " + " | ".join(made) + " |")
     for name, chosen in (("all", FAMILIES), ("with layers", LAYERED)):
         shares = [_share(result[column], chosen) for column in columns]
         lines.append(f"| {name}: share of the start's error | " + " | ".join(shares) + " |")

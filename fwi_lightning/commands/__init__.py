@@ -109,7 +109,13 @@ def explain(error: Exception, command: str) -> str:
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown and isinstance(error, ConfigCompositionException):
         key = unknown[1]
-        known = _known_keys(command, key)
+        settings, (parent, _, name) = _chosen(command), key.rpartition(".")
+        if "." in parent and OmegaConf.select(settings, parent, default="") is None:
+            return (
+                f"{parent} is off here (null), so it has no {name!r}: give all of its settings at once, "
+                f"{parent}={{{name}:...}}, or choose another {parent.partition('.')[0]}=NAME that has it on."
+            )
+        known = _known_keys(settings, parent)
         nearest = difflib.get_close_matches(key, known, n=1)
         hint = f" Did you mean {nearest[0]}?" if nearest else ""
         return f"there is no setting {key!r}.{hint} There are: {', '.join(known)}."
@@ -119,14 +125,18 @@ def explain(error: Exception, command: str) -> str:
     return " ".join(line.strip() for line in text.splitlines() if line.strip() and "HYDRA_FULL_ERROR" not in line)
 
 
-def _known_keys(command: str, key: str) -> list[str]:
-    """The settings on the level of a dotted key, from the command's own defaults."""
+def _chosen(command: str) -> DictConfig:
+    """The command's defaults, with the files that the command line chooses."""
+    choices = [word for word in sys.argv[1:] if re.fullmatch(r"\w+=\w+", word) and (CONF / word.split("=")[0]).is_dir()]
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        node = hydra.compose(command)
-    parent = key.rpartition(".")[0]
-    found = OmegaConf.select(node, parent) if parent else node
+        return hydra.compose(command, choices)
+
+
+def _known_keys(settings: DictConfig, parent: str) -> list[str]:
+    """The settings below a dotted key, or all of the first level if it has none."""
+    found = OmegaConf.select(settings, parent) if parent else settings
     if not isinstance(found, DictConfig):
-        parent, found = "", node
+        parent, found = "", settings
     return [f"{parent}.{name!s}" if parent else str(name) for name in found]
 
 

@@ -1,12 +1,13 @@
 """The Gauss-Newton matrix of the waveform misfit, written out: how much the record feels each pair of cells.
 
 By reciprocity one simulation from each shot and one from each receiver make every derivative of the record. A change dv
-of the velocity in cell x radiates 2 dv / v (p_next - 2 p + p_previous), and what the receiver hears of that is what x
-would hear of a shot at the receiver. With P_s and P_r for the fields of shots there, in the frequency domain,
+of the velocity in cell x radiates 2 dv / v (p_next - (2 - kappa) p + (1 - kappa) p_previous), kappa the damping of the
+sponge, and what the receiver hears of that is what x would hear of a shot at the receiver. With P_s and P_r for the
+fields of shots there, in the frequency domain and with e = exp(-i omega dt),
 
-    d record(s, r) / dv(x) = -2 / v^3 (2 - 2 cos(omega dt)) / dt^2  P_s(x) P_r(x) / W  exp(-i omega dt),
+    d record(s, r) / dv(x) = 2 / v^3 (2 cos(omega dt) - 2 + kappa (1 - e)) / dt^2  P_s(x) P_r(x) / W  e,
 
-W the wavelet (dt^2 omega^2 for small dt; the scheme's own difference is exact). The derivation for the continuous
+W the wavelet. An edge cell's is the sum over all cells of the padding that repeat it. The derivation for the continuous
 equation is that of Pratt, Shin and Hicks (1998, Geophysical Journal International 133). In time it is cut to the
 record, weighted, and multiplied with itself.
 """
@@ -92,9 +93,7 @@ class Derivative:
     def __init__(self, velocity: Tensor, survey: Survey) -> None:
         self.survey = survey
         self.every, self.receivers = _sampling(survey)
-        place = np.arange(survey.sponge)
-        self._end = np.minimum(place, place[::-1])
-        self._padding = place[(self._end < CLOSE) | (place % 2 == 0)]
+        self._padding, count = _thinned(survey.sponge)
         self.times = -(-survey.samples // self.every)
         step = survey.time_step
         # Products of two fields last twice as long; the wavelet's inverse reaches a period or two back.
@@ -105,29 +104,25 @@ class Derivative:
         omega = torch.from_numpy(2 * math.pi * frequencies[self.bins])
         self._shots = self._fields(velocity, survey.shot_columns, survey.shot_row)
         self._echoes = self._fields(velocity, self.receivers, survey.receiver_row)
-        wavelet = torch.from_numpy(survey.wavelet())
-        spectrum = (wavelet * torch.exp(-1j * omega[:, None] * step * torch.arange(survey.samples))).sum(dim=1)
+        self._factor = self._radiated(velocity, omega, count)
+
+    def _radiated(self, velocity: Tensor, omega: Tensor, count: NDArray[np.float64]) -> Tensor:
+        """What the product of both fields is multiplied by, (rows, columns, bins) complex."""
+        step = self.survey.time_step
+        wavelet = torch.from_numpy(self.survey.wavelet())
+        spectrum = (wavelet * torch.exp(-1j * omega[:, None] * step * torch.arange(self.survey.samples))).sum(dim=1)
         divided = spectrum.conj() / (spectrum.abs().square() + (FAINT * spectrum.abs().max()).square())
-        # The difference over time that the scheme makes equal to the Laplacian; in the sponge, less what it takes off.
         delay = torch.exp(-1j * omega * step)
         difference = 2 * torch.cos(omega * step) - 2 + self._damping(float(velocity.min()))[..., None] * (1 - delay)
-        padded = torch.nn.functional.pad(velocity[None, None], (len(self._padding),) * 4, mode="replicate")[0, 0]
-        factor = (2 * self._cells() / padded.double() ** 3)[..., None] * difference
-        self._factor = (factor * (divided * delay * self.every / step**2)).to(torch.complex64)
+        padded = torch.nn.functional.pad(velocity[None, None], (len(count),) * 4, mode="replicate")[0, 0]
+        rows, columns = self._outwards(count, 1.0)
+        factor = (2 * rows[:, None] * columns / padded.double() ** 3)[..., None] * difference
+        return (factor * (divided * delay * self.every / step**2)).to(torch.complex64)
 
     def _outwards(self, values: NDArray[np.float64], inside: float) -> list[Tensor]:
         """Of each row and of each column: one value in the map, others from its edges outwards."""
         lines = (np.concatenate([values[::-1], np.full(size, inside), values]) for size in self.survey.grid)
         return [torch.from_numpy(line) for line in lines]
-
-    def _cells(self) -> Tensor:
-        """How many cells each stands for, (rows, columns)."""
-        # From each to each second one little by little: a sudden change would be an echo as well.
-        share = np.sin(0.5 * np.pi * np.minimum(1, (self._end[self._padding] + 1) / (CLOSE + 1))) ** 2
-        share *= self.survey.sponge > 2 * CLOSE
-        count = np.where(self._padding % 2 == 0, 1 + share, 1 - share)
-        rows, columns = self._outwards(count, 1.0)
-        return rows[:, None] * columns
 
     def _damping(self, slowest: float) -> Tensor:
         """The scheme's kappa, (rows, columns): beside the map it follows the distance from the sides alone."""
@@ -139,9 +134,9 @@ class Derivative:
         survey = dataclasses.replace(self.survey, shot_row=row)
         places = [[*(-1 - self._padding[::-1]), *range(size), *(size + self._padding)] for size in survey.grid]
         spectra = torch.empty(len(columns), *map(len, places), len(self.bins), dtype=torch.complex64)
-        for group in torch.arange(len(columns)).split(TOGETHER):
-            some = dataclasses.replace(survey, shot_columns=tuple(columns[shot] for shot in group.tolist()))
-            for shot, field in zip(group.tolist(), wavefields(velocity, some, self.every, *places), strict=True):
+        for first in range(0, len(columns), TOGETHER):
+            some = dataclasses.replace(survey, shot_columns=columns[first : first + TOGETHER])
+            for shot, field in enumerate(wavefields(velocity, some, self.every, *places), start=first):
                 spectra[shot] = torch.fft.rfft(field, n=self.length)[..., self.bins]
         return spectra
 
@@ -165,6 +160,16 @@ class Derivative:
         phase = 2 * math.pi / self.length * torch.from_numpy(self.bins)[:, None] * torch.arange(self.times)
         parts = torch.stack([phase.cos(), -phase.sin()], dim=1).flatten(0, 1)
         return (2 / self.length * parts * weight).float()
+
+
+def _thinned(sponge: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Cells of the padding, counted outwards from 0, and how many each stands for: `CLOSE` says which."""
+    place = np.arange(sponge)
+    end = np.minimum(place, place[::-1])
+    # From each to each second one little by little: a sudden change would be an echo as well.
+    share = np.sin(0.5 * np.pi * np.minimum(1, (end + 1) / (CLOSE + 1))) ** 2 * (sponge > 2 * CLOSE)
+    kept = (end < CLOSE) | (place % 2 == 0)
+    return place[kept], np.where(place % 2 == 0, 1 + share, 1 - share)[kept]
 
 
 def gauss_newton_matrix(velocity: Tensor, survey: Survey, weight: Tensor, areas: Tensor | None = None) -> Tensor:

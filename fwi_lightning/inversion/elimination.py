@@ -55,7 +55,6 @@ SLACK = 6.0
 HOPELESS = 16.0
 """Beyond this multiple of that no fewer areas are tried."""
 
-
 UNIT = 2500.0
 """m/s that the squared slowness is counted from; see `fwi_lightning.inversion.slowness`."""
 

@@ -51,7 +51,7 @@ class _Point(NamedTuple):
         data: The misfit there.
         gradient: Its gradient, (areas,).
         total: The misfit plus the weighted prior.
-        slope: The gradient of that, (areas,).
+        slope: The gradient of that with respect to squared slowness, (areas,); see `GaussNewton._change`.
     """
 
     values: Tensor
@@ -214,7 +214,7 @@ class GaussNewton:
         if prior is None:
             return _Point(values, data, gradient, data, gradient)
         energy, pull = prior.energy(self.areas.spread(values))
-        slope = gradient + self._weight * self.areas.collect(pull)
+        slope = self._stretch(values) * (gradient + self._weight * self.areas.collect(pull))
         return _Point(values, data, gradient, data + self._weight * energy, slope)
 
     def _follow(self, begin: _Point, found: _Point, prior: Prior) -> _Point:
@@ -227,12 +227,11 @@ class GaussNewton:
         lately = deque([found.data], maxlen=LATELY + 1)
         for _ in range(self._following):
             moved = self._change(found.values) - self._change(begin.values)
-            turned = self._stretch(found.values) * found.slope - self._stretch(begin.values) * begin.slope
+            turned = found.slope - begin.slope
             if float(moved @ turned) > 0:
                 pairs.append((moved, turned))
             self.objective.check(GRADIENT_COST * self.objective.pace)
-            slope = self._stretch(found.values) * found.slope
-            further, length = self._search(found, -mended(self._inverse, pairs, slope), prior)
+            further, length = self._search(found, -mended(self._inverse, pairs, found.slope), prior)
             if further is None:
                 break
             begin, found = found, further

@@ -244,6 +244,26 @@ def test_a_file_that_is_no_checkpoint(trained, seismic, tmp_path, capsys):
         assert "checkpoint" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["inference.refine.seconds=8"],
+            "inference.refine is off here (null), so it has no 'seconds': give all of its settings at once, "
+            "inference.refine={seconds:...}, or choose another inference=NAME that has it on.",
+        ),
+        (["inference=refine", "inference.refine.secnds=8"], "Did you mean inference.refine.seconds?"),
+        (["inference=refine", "inference.fixed_point.steps=3"], "inference.fixed_point is off here (null)"),
+        (["inference=refine", "inference.refinement=3"], "Did you mean inference.refine?"),
+    ],
+)
+def test_a_setting_that_is_not_there_is_looked_for_in_the_files_that_were_chosen(capsys, words, message):
+    assert command("predict", "input=nowhere.npy", "output=nowhere", *words) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
 def test_settings_that_are_missing_are_named(capsys):
     assert command("export", "ckpt=x") == 1
     assert capsys.readouterr().err == "error: output is needed: add output=... to the command.\n"

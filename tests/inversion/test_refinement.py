@@ -42,6 +42,8 @@ def test_a_smooth_map_becomes_the_layers_and_the_record_is_explained(ground):
     assert len(found.history) < len(seen)  # the windows are told of, too
     told = [misfit for _, misfit in seen]
     assert told == sorted(told, reverse=True)
+    least = np.minimum.accumulate([found.start_misfit, *(misfit for _, misfit in found.history)])
+    assert set(least[1:].tolist()) <= set(told)  # and so is each map
     assert found.misfit <= told[-1] == min(misfit for _, misfit in found.history)  # whole numbers are tried at the end
     assert [float(found.velocity[0, SURVEY.shot_row, column]) for column in SURVEY.shot_columns] == pytest.approx(
         [2000.0] * 3, abs=0.5
